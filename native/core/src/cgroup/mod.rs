@@ -1,0 +1,1 @@
+//! Limits and usage of a sandbox, whatever cgroup hierarchy the host has.

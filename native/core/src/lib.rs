@@ -1,0 +1,6 @@
+//! What the launcher, sandboxd and the addon share: the kernel's calls, the limits, the messages and the filter.
+//! Knows nothing of JavaScript, of HTTP or of which function is worth a sandbox.
+
+pub mod cgroup;
+pub mod seccomp;
+pub mod sys;

@@ -1,0 +1,1 @@
+//! From a profile to a BPF program, and an interpreter that proves it.
