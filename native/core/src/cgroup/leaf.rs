@@ -1,0 +1,145 @@
+//! What can be done with the group of one sandbox, from birth to removal?
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::files::{File, LimitFiles};
+use super::format::{counter, field};
+use super::handover::{Controller, Handover};
+use super::nodes;
+
+/// What went wrong inside a group since it was made: the evidence that outcomes are decided from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Incidents {
+    /// Periods in which the CPU quota was used up.
+    pub throttled_count: u64,
+    /// Forks refused by a pids limit, an ancestor's included.
+    pub pids_denied_count: u64,
+    /// Processes the kernel killed for want of memory, an ancestor's limit included.
+    pub oom_kills: u64,
+    /// Times the sandbox's *own* memory limit was met (v1, page cache reclaim included) or led to the OOM killer (v2).
+    /// An OOM kill with none of these is an ancestor's doing and not the function's.
+    pub memory_limit_hits: u64,
+}
+
+/// What the sandbox held when it was parked, below which no call's limit may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub memory_bytes: u64,
+    pub tasks: u64,
+}
+
+/// The open descriptors of a new group, as each cgroup version provides them.
+#[derive(Debug, Default)]
+pub(super) struct Fittings {
+    pub files: LimitFiles,
+    /// The v2 directory that clone3 takes: moving there later costs milliseconds.
+    pub into_cgroup: Option<OwnedFd>,
+    /// v1 `cgroup.procs` files, opened by sandboxd because the kernel checks the opener.
+    pub attach: Vec<OwnedFd>,
+    pub oom_events: Option<OwnedFd>,
+}
+
+/// The group of one sandbox. Dropping it closes descriptors and leaves the group in place: `remove` is explicit,
+/// because it can fail while processes remain.
+#[derive(Debug)]
+pub struct Leaf {
+    nodes: Arc<Handover>,
+    path: String,
+    fittings: Fittings,
+}
+
+impl Leaf {
+    pub(super) fn new(nodes: Arc<Handover>, path: String, fittings: Fittings) -> Leaf {
+        Leaf { nodes, path, fittings }
+    }
+
+    /// To apply limits and read usage.
+    #[must_use]
+    pub fn files(&self) -> &LimitFiles {
+        &self.fittings.files
+    }
+
+    /// For `CLONE_INTO_CGROUP`.
+    #[must_use]
+    pub fn into_cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.fittings.into_cgroup.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The files into which the sandbox's first process writes "0", before it takes another uid and before it
+    /// unshares its cgroup namespace.
+    pub fn attach(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.fittings.attach.iter().map(AsFd::as_fd)
+    }
+
+    /// Closes what `into_cgroup` and `attach` gave: descriptors are what limits the number of slots.
+    pub fn close_entrance(&mut self) {
+        self.fittings.into_cgroup = None;
+        self.fittings.attach = Vec::new();
+    }
+
+    /// What the addon needs to apply limits and read usage.
+    pub fn hand_out(&self) -> Vec<(File, BorrowedFd<'_>)> {
+        self.fittings.files.iter().collect()
+    }
+
+    /// An eventfd that becomes readable on an OOM kill in this group or an ancestor (v1, which cannot kill a whole
+    /// group by itself). `None` on v2, where memory.oom.group does.
+    #[must_use]
+    pub fn oom_events(&self) -> Option<BorrowedFd<'_>> {
+        self.fittings.oom_events.as_ref().map(AsFd::as_fd)
+    }
+
+    pub fn held(&self) -> io::Result<Held> {
+        let memory = self.first_number(Controller::Memory, &["memory.usage_in_bytes", "memory.current"])?;
+        Ok(Held { memory_bytes: memory, tasks: self.first_number(Controller::Pids, &["pids.current"])? })
+    }
+
+    /// Read on abnormal ends, after the last process died and before `remove`.
+    pub fn incidents(&self) -> io::Result<Incidents> {
+        let oom = self.read(Controller::Memory, "memory.oom_control")?;
+        let (oom_kills, memory_limit_hits) = if oom.is_empty() {
+            let events = self.read(Controller::Memory, "memory.events")?;
+            (field_or_zero(&events, b"oom_kill"), field_or_zero(&events, b"oom"))
+        } else {
+            (field_or_zero(&oom, b"oom_kill"), self.first_number(Controller::Memory, &["memory.failcnt"])?)
+        };
+        Ok(Incidents {
+            throttled_count: field_or_zero(&self.read(Controller::Cpu, "cpu.stat")?, b"nr_throttled"),
+            pids_denied_count: field_or_zero(&self.read(Controller::Pids, "pids.events")?, b"max"),
+            oom_kills,
+            memory_limit_hits,
+        })
+    }
+
+    /// The processes inside, as the caller's pid namespace numbers them.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        nodes::processes(&self.nodes, &self.path)
+    }
+
+    /// Removes the group. EBUSY means that processes are still being reaped: try again later; repeating is harmless.
+    pub fn remove(&self) -> io::Result<()> {
+        nodes::remove(&self.nodes, &self.path)
+    }
+
+    fn read(&self, controller: Controller, file: &str) -> io::Result<Vec<u8>> {
+        self.nodes.dir(controller).map_or(Ok(Vec::new()), |dir| nodes::read(dir, &self.path, file))
+    }
+
+    /// The number in the first of these files that exists, else 0.
+    fn first_number(&self, controller: Controller, names: &[&str]) -> io::Result<u64> {
+        for name in names {
+            let text = self.read(controller, name)?;
+            if !text.is_empty() {
+                return counter(&text);
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Absent lines belong to kernels or controllers that do not count this.
+fn field_or_zero(text: &[u8], key: &[u8]) -> u64 {
+    field(text, key).unwrap_or(0)
+}
