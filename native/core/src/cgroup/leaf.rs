@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::files::{File, LimitFiles};
 use super::format::{counter, field};
 use super::handover::{Controller, Handover};
 use super::nodes;
 
 /// What went wrong inside a group since it was made: the evidence that outcomes are decided from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Incidents {
     /// Periods in which the CPU quota was used up.
     pub throttled_count: u64,
@@ -24,7 +26,7 @@ pub struct Incidents {
 }
 
 /// What the sandbox held when it was parked, below which no call's limit may go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     pub memory_bytes: u64,
     pub tasks: u64,
