@@ -12,7 +12,7 @@ use super::handover::{Controller, Handover};
 use super::nodes;
 
 /// What went wrong inside a group since it was made: the evidence that outcomes are decided from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incidents {
     /// Periods in which the CPU quota was used up.
     pub throttled_count: u64,
