@@ -1,0 +1,225 @@
+//! The loop: requests of the worker in, events out, and between them every sandbox's life (lifecycle.rs).
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mayfly_core::ablate::Ablation;
+use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
+use mayfly_core::cgroup::{CallLimits, Cgroups, NodeLimits};
+use mayfly_core::packet;
+use mayfly_core::protocol::{Event, Request, VERSION};
+use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
+use mayfly_core::sys;
+use rustix::net::RecvFlags;
+use rustix::process::Pid;
+use rustix::time::{TimerfdClockId, TimerfdFlags};
+
+use crate::Options;
+use crate::slot::{Ending, Slot};
+use crate::unpack::Unpacker;
+use crate::watch::{Ready, Source, Watch};
+
+/// How often a call's CPU time is read at most, when it is near its end.
+const CPU_CHECK_MIN_NS: u64 = 1_000_000;
+
+pub struct Function {
+    pub limits: CallLimits,
+    pub ablation: Ablation,
+    /// Not ours to read.
+    pub spec: OwnedFd,
+}
+
+pub struct Daemon {
+    control: OwnedFd,
+    /// Held, not used: main.rs says why.
+    _lock: Option<OwnedFd>,
+    is_ablation_allowed: bool,
+    pub watch: Watch,
+    pub cgroups: Box<dyn Cgroups>,
+    pub board: Board,
+    board_memory: OwnedFd,
+    pub slots: Vec<Slot>,
+    pub functions: HashMap<u32, Function>,
+    pub unpackers: HashMap<u32, Unpacker>,
+    pub time_offsets: TimeOffsets,
+    /// Below Linux 6.6, where tmpfs has no user xattrs.
+    pub copies_writable: bool,
+    /// Slots whose program is being watched until it rests, and dead ones whose group was still busy.
+    pub parking: Vec<u32>,
+    pub busy_groups: Vec<u32>,
+    cpus: u64,
+}
+
+pub fn run(options: Options) -> io::Result<()> {
+    sys::process::reset_signals();
+    if options.slots.saturating_add(FIRST_SLOT_ID) > options.ids {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than ids"));
+    }
+    Daemon::open(options)?.serve()
+}
+
+impl Daemon {
+    fn open(options: Options) -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let board_memory = Board::create_memory(options.slots)?;
+        let board = Board::map(board_memory.as_fd(), options.slots, timer)?;
+        let watch = Watch::new()?;
+        watch.add(&options.control, Source::Worker, 0, 0)?;
+        watch.add(board.timer(), Source::Timer, 0, 0)?;
+        Ok(Self {
+            control: options.control,
+            _lock: options.lock,
+            is_ablation_allowed: options.is_ablation_allowed,
+            watch,
+            cgroups: mayfly_core::cgroup::open(options.cgroup),
+            board,
+            board_memory,
+            slots: (0..options.slots).map(|_| Slot::Empty).collect(),
+            functions: HashMap::new(),
+            unpackers: HashMap::new(),
+            time_offsets: TimeOffsets::since_boot(),
+            copies_writable: !tmpfs_has_user_xattrs(),
+            parking: Vec::new(),
+            busy_groups: Vec::new(),
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+        })
+    }
+
+    /// Until the worker's socket closes. What is left then, the kernel clears: we are PID 1 of M.
+    fn serve(mut self) -> io::Result<()> {
+        let hello = Event::Hello {
+            version: VERSION,
+            slots: self.board.slots(),
+            cgroup_mode: self.cgroups.mode().name().to_owned(),
+            copies_writable: self.copies_writable,
+        };
+        self.tell_with(&hello, &[self.board_memory.as_fd(), self.board.timer()], None)?;
+        loop {
+            for ready in self.watch.wait(self.next_look_ns())? {
+                if !self.handle(ready)? {
+                    return Ok(());
+                }
+            }
+            self.look_at_parking()?;
+            self.remove_busy_groups()?;
+        }
+    }
+
+    /// False when the worker is gone.
+    fn handle(&mut self, ready: Ready) -> io::Result<bool> {
+        match ready.source {
+            Source::Worker => return self.obey(),
+            Source::Timer => self.check_deadlines()?,
+            Source::Unpacker => self.unpacked(ready.index)?,
+            _ if !ready.is_of(self.slots[ready.index as usize].generation()) => {}
+            Source::Control => self.hear_init(ready.index)?,
+            Source::Init => self.reap_init(ready.index)?,
+            Source::Listener => self.hear_listener(ready.index),
+            Source::OutOfMemory => self.check_memory(ready.index),
+        }
+        Ok(true)
+    }
+
+    fn obey(&mut self) -> io::Result<bool> {
+        let Some(packet) = packet::receive::<Request>(&self.control, RecvFlags::empty())? else { return Ok(false) };
+        match packet.message {
+            Request::Define { function, limits, ablation } => {
+                let errno = errno_of(&self.define(function, limits, ablation, packet.descriptors));
+                self.tell(&Event::Defined { function, errno })?;
+            }
+            Request::Undefine { function } => {
+                self.functions.remove(&function);
+                // The worker has waited for all its sandboxes; a failure leaves an empty group to the janitor.
+                let _ = self.cgroups.remove_function(function);
+            }
+            Request::Build { slot, generation, function } => self.build(slot, generation, function)?,
+            Request::Destroy { slot, generation } => {
+                if let Some(state) = self.slots.get_mut(slot as usize)
+                    && state.generation() == Some(generation)
+                {
+                    state.kill(Ending::Gone { verdict: None, detail: 0 });
+                }
+            }
+            Request::Unpack { token, digest } => self.unpack(token, digest, packet.descriptors)?,
+        }
+        Ok(true)
+    }
+
+    fn define(&mut self, id: u32, limits: CallLimits, ablation: Ablation, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let refused = || io::Error::from_raw_os_error(libc::EPERM);
+        if !(ablation.is_none() || self.is_ablation_allowed) {
+            return Err(refused());
+        }
+        let spec = descriptors.into_iter().next().ok_or_else(refused)?;
+        self.cgroups.create_function(id, &NodeLimits::default())?;
+        self.functions.insert(id, Function { limits, ablation, spec });
+        Ok(())
+    }
+
+    /// Wall time and CPU time, by our own clock and the leaf's.
+    fn check_deadlines(&mut self) -> io::Result<()> {
+        let _ = rustix::io::read(self.board.timer(), &mut [0u8; 8]);
+        let now = now_ns();
+        let (slots, cpus) = (&self.slots, self.cpus);
+        let mut due = Vec::new();
+        self.board.scan(now, |slot, generation, clocks| {
+            let verdict = overdue(&slots[slot as usize], clocks, now, cpus);
+            match verdict {
+                Ok(next) => Some(next),
+                Err(verdict) => {
+                    due.push((slot, generation, verdict));
+                    None
+                }
+            }
+        })?;
+        for (slot, generation, verdict) in due {
+            self.end_call(slot, generation, verdict, 0);
+        }
+        Ok(())
+    }
+
+    /// Ends the running call of this generation for that reason, unless its answer came first.
+    pub fn end_call(&mut self, slot: u32, generation: u32, verdict: Verdict, detail: u64) -> bool {
+        let is_first = self.board.judge(slot, generation, verdict, detail);
+        if is_first {
+            self.slots[slot as usize].kill(Ending::Gone { verdict: Some(verdict), detail });
+        }
+        is_first
+    }
+
+    pub fn tell(&self, event: &Event) -> io::Result<()> {
+        self.tell_with(event, &[], None)
+    }
+
+    /// Blocks when the worker is slow to read: it then has no use for more sandboxes, and the deadlines of calls are
+    /// few against the size of the socket's queue.
+    pub fn tell_with(&self, event: &Event, descriptors: &[BorrowedFd<'_>], about: Option<Pid>) -> io::Result<()> {
+        packet::send(&self.control, event, descriptors, about)
+    }
+}
+
+/// When to look at this call again, or why it is over.
+fn overdue(slot: &Slot, clocks: Clocks, now: u64, cpus: u64) -> Result<u64, Verdict> {
+    if now >= clocks.wall_deadline {
+        return Err(Verdict::WallTime);
+    }
+    let Some(sandbox) = slot.sandbox().filter(|_| clocks.cpu_end != NEVER) else { return Ok(clocks.wall_deadline) };
+    let used = sandbox.leaf.files().cpu_ns().unwrap_or(0);
+    if used >= clocks.cpu_end {
+        return Err(Verdict::CpuTime);
+    }
+    // It cannot use it up faster than on every CPU at once.
+    let soonest = (clocks.cpu_end - used) / cpus;
+    Ok(clocks.wall_deadline.min(now + soonest.max(CPU_CHECK_MIN_NS)))
+}
+
+pub fn errno_of(result: &io::Result<()>) -> i32 {
+    result.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Our own root is a tmpfs of M's.
+fn tmpfs_has_user_xattrs() -> bool {
+    rustix::fs::setxattr("/", "user.mayfly", b"", rustix::fs::XattrFlags::empty()).is_ok()
+}
