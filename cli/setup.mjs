@@ -85,7 +85,18 @@ function packagesAreFresh() {
 }
 
 async function installPackages(onLine) {
-  const command = ['npm', 'ci', '--include=dev', '--include=optional', '--no-audit', '--no-fund', '--loglevel=error']
+  // Not `npm ci`: it empties node_modules under whatever runs from it, and refuses a lock file that a registry without
+  // the builds for every other platform has written.
+  const command = [
+    'npm',
+    'install',
+    '--no-save',
+    '--include=dev',
+    '--include=optional',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  ]
   await runOr(command, { onLine }, 'npm could not install the packages; is a registry configured and reachable?')
 }
 

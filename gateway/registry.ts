@@ -2,10 +2,11 @@
 // It does not know whether a function runs; the pool does.
 import { createHash } from 'node:crypto'
 import { chmodSync, readdirSync, readFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PlatformError } from '../contract/errors.ts'
 import { FUNCTION_NAME, type FunctionSpec, type Manifest } from '../contract/function.ts'
-import { ensureFolder, openHome, removeDurably, writeDurably } from '../images/durable.ts'
+import { ensureFolder, openHome, syncFolder, writeDurably } from '../images/durable.ts'
 
 export interface FunctionRecord {
   readonly name: string
@@ -42,13 +43,13 @@ export function openRegistry(path: string, onUnreadable: (file: string, cause: u
       return record
     },
     async put(record) {
-      const text = Buffer.from(`${JSON.stringify(record, null, 2)}\n`)
-      await writeDurably(home, [text], () => fileOf(record.name))
+      await writeDurably(home, fileOf(record.name), `${JSON.stringify(record, null, 2)}\n`)
       records.set(record.name, record)
     },
     async remove(name) {
       records.delete(name)
-      await removeDurably([fileOf(name)])
+      await rm(fileOf(name), { force: true })
+      await syncFolder(folder)
     },
   }
 }
