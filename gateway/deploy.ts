@@ -16,8 +16,8 @@ interface Parts {
   readonly pool: Pick<FunctionPool, 'deploy' | 'remove' | 'unpackLayer'>
   readonly store: ImageStore
   readonly registry: Registry
-  /** INVALID_IMAGE or INVALID_MANIFEST where the image cannot run the command. */
-  readonly checkCommand: (store: ImageStore, image: Image, spec: FunctionSpec) => void | Promise<void>
+  /** The path in the image that the command executes; INVALID_IMAGE or INVALID_MANIFEST where it cannot run. */
+  readonly checkCommand: (image: Image, spec: FunctionSpec) => Promise<string>
 }
 
 export function createDeployer({ pool, store, registry, checkCommand }: Parts): Deployer {
@@ -33,8 +33,8 @@ export function createDeployer({ pool, store, registry, checkCommand }: Parts): 
       const manifest = parseManifest(input)
       return inTurn(manifest.name, async () => {
         const image = await store.readImage(manifest.image)
-        const spec = resolveFunction(manifest, image)
-        await checkCommand(store, image, spec)
+        const named = resolveFunction(manifest, image)
+        const spec = withPath(named, await checkCommand(image, named))
         await start(spec)
         const isNew = !registry.has(spec.name)
         const record = {
@@ -57,6 +57,12 @@ export function createDeployer({ pool, store, registry, checkCommand }: Parts): 
       })
     },
   }
+}
+
+/** A bare name is looked for on PATH once, here; what a sandbox executes is a path. */
+function withPath(spec: FunctionSpec, path: string): FunctionSpec {
+  const [program = '', ...rest] = spec.argv
+  return program.includes('/') ? spec : { ...spec, argv: [path, ...rest] }
 }
 
 /** A record whose function never started is unknown to the pool, and may still be removed. */

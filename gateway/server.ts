@@ -32,7 +32,12 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
   const store = openStore(config.home)
   const registry = openRegistry(config.home, (file, err) => log.error({ file, err }, 'unreadable record left out'))
   const pool = await openPool({ ...config, onLog: (line) => log.info(line) })
-  const deployer = createDeployer({ pool, store, registry, checkCommand })
+  const deployer = createDeployer({
+    pool,
+    store,
+    registry,
+    checkCommand: (image, spec) => checkCommand(image, store, spec),
+  })
   let phase: ReturnType<Deps['phase']> = 'starting'
   const app = createApp({ pool, store, registry, deployer, log, phase: () => phase })
   const server = createHttpServer(config, app)

@@ -1,5 +1,5 @@
 // mayfly image build | pack | ls: images in the store of MAYFLY_HOME, without a server.
-import { basename } from 'node:path'
+import { basename, resolve } from 'node:path'
 import { buildImage } from '../../images/build.ts'
 import { packBinary } from '../../images/closure.ts'
 import { openStore } from '../../images/store.ts'
@@ -23,7 +23,7 @@ export const imageBuild: Command = {
       store: openStore(config.home),
       onProgress: output.progress,
       ...(tag === undefined ? {} : { tag }),
-      ...(dockerfile === undefined ? {} : { dockerfile }),
+      ...(dockerfile === undefined ? {} : { dockerfile: resolve(dockerfile) }),
     })
     output.show(image, () => `${tag ?? ''} ${image.digest}\n`.trimStart())
     return 0

@@ -78,7 +78,12 @@ export function setUp({ home = temporaryHome(), phase = 'ready' as ReturnType<De
   const pool = new EchoPool()
   const unreadable: string[] = []
   const registry = openRegistry(home, (file) => unreadable.push(file))
-  const deployer = createDeployer({ pool, store: STORE, registry, checkCommand: () => undefined })
+  const deployer = createDeployer({
+    pool,
+    store: STORE,
+    registry,
+    checkCommand: async (_, spec) => `/bin/${spec.argv[0]}`,
+  })
   const log = createLog('silent')
   const app = createApp({ pool, store: STORE, registry, deployer, log, phase: () => phase })
   const ask = async (path: string, init: RequestInit = {}) => app.request(`http://127.0.0.1${path}`, init)

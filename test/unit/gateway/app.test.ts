@@ -24,6 +24,12 @@ describe('deploying', () => {
     expect(pool.specs.get('echo')).toMatchObject({ argv: ['/echo'] })
   })
 
+  it('executes a bare name from where it was found in the image', async () => {
+    const { deploy, pool } = setUp()
+    await deploy({ ...MANIFEST, command: ['python3', '-u'] })
+    expect(pool.specs.get('echo')?.argv).toEqual(['/bin/python3', '-u'])
+  })
+
   it('gives the same manifest over the same image the same version', async () => {
     const { deploy } = setUp()
     const versionOf = async () => ((await (await deploy()).json()) as { version: string }).version
