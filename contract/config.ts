@@ -28,7 +28,7 @@ export const SETTINGS = {
   url: setting('MAYFLY_URL', defaultUrl, httpUrl, 'what the command line talks to'),
   slots: setting('MAYFLY_SLOTS', '128', integer(1, 4096), 'places in the pool: the most sandboxes at a time'),
   uidBase: setting('MAYFLY_UID_BASE', `${UID_BASE}`, integer(65_536, UID_BASE_MAX), 'first of 65536 host ids, as root'),
-  cgroup: setting('MAYFLY_CGROUP', 'auto', oneOf('auto', 'v1', 'v2', 'hybrid'), 'hierarchy that enforces limits'),
+  cgroup: setting('MAYFLY_CGROUP', 'auto', cgroupPlace, 'auto, none, or the group to work below'),
   allowDegraded: setting('MAYFLY_ALLOW_DEGRADED', 'false', boolean, 'serve although no limits can be enforced'),
   drainMs: setting('MAYFLY_DRAIN_MS', '30000', integer(0, 900_000), 'how long SIGTERM waits for running invocations'),
   logLevel: setting('MAYFLY_LOG_LEVEL', 'info', oneOf(...LOG_LEVELS), 'least severe line written to stderr'),
@@ -101,6 +101,13 @@ function loopback(text: string): string {
   if (text !== '127.0.0.1')
     throw new Error(`${quote(text)} is refused: without authentication the API listens on 127.0.0.1 only`)
   return text
+}
+
+/** `none` needs MAYFLY_ALLOW_DEGRADED too; a path is one of /proc/PID/cgroup. */
+function cgroupPlace(text: string): string {
+  if (text === 'auto' || text === 'none') return text
+  if (!text.startsWith('/')) throw new Error(`${quote(text)} is none of auto, none and the path of a group`)
+  return absolutePath(text)
 }
 
 function absolutePath(text: string): string {

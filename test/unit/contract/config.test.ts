@@ -39,7 +39,7 @@ describe('readConfig', () => {
     ['MAYFLY_SLOTS', '1.5'],
     ['MAYFLY_UID_BASE', '1000'],
     ['MAYFLY_UID_BASE', '4294967295'],
-    ['MAYFLY_CGROUP', 'none'],
+    ['MAYFLY_CGROUP', 'v1'],
     ['MAYFLY_ALLOW_DEGRADED', 'yes'],
     ['MAYFLY_LOG_LEVEL', 'loud'],
     ['MAYFLY_PAYLOAD_BYTES', '7000000'],
