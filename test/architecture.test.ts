@@ -10,7 +10,7 @@ const tracked = execFileSync('git', ['ls-files', '-co', '--exclude-standard', '-
 const files = tracked.split('\0').filter((path) => path !== '' && exists(path))
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 const typescript = files.filter((path) => /\.(ts|mjs)$/.test(path))
-const rust = files.filter((path) => path.endsWith('.rs'))
+const rust = files.filter((path) => /^native\/.*\.rs$/.test(path))
 const linesOf = (text: string) => text.split('\n').length - 1
 
 /** Folder or file, and what it may import of ours besides itself. */
