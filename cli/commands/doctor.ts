@@ -37,7 +37,9 @@ function probe({ home, cgroup, uidBase }: { home: string; cgroup: string; uidBas
   const args = ['--probe', '--home', home, '--cgroup', cgroup, '--uid-base', String(uidBase)]
   const { status, error, stdout, stderr } = spawnSync(LAUNCHER, args, { encoding: 'utf8', timeout: 30_000 })
   if (error !== undefined) {
-    throw new PlatformError('HOST_UNFIT', `${LAUNCHER} cannot be run (${error.message}); npm run setup builds it`)
+    const { code } = error as NodeJS.ErrnoException
+    const remedy = code === 'ENOENT' ? 'is not there; npm run setup builds it' : `cannot be run: ${error.message}`
+    throw new PlatformError('HOST_UNFIT', `${LAUNCHER} ${remedy}`, { cause: error })
   }
   try {
     return JSON.parse(stdout) as Report
