@@ -2,7 +2,7 @@
 // that a crash at any moment leaves the old file or the new one, whole. This file does not know what a blob is.
 import { randomBytes } from 'node:crypto'
 import * as sync from 'node:fs'
-import { open, rename, rm } from 'node:fs/promises'
+import { mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 /** Temporary files live here and nowhere else: one folder to sweep, on the same filesystem as their destination. */
@@ -38,13 +38,18 @@ export function ensureFolder(home: Home, relative: string): string {
   return path
 }
 
+/** A folder to work in, swept at the next start should its maker not remove it. */
+export async function createStagingFolder(home: Home): Promise<string> {
+  return await mkdtemp(stagedName(home))
+}
+
 /** Writes a whole file. A `target` that depends on the content is a function, asked once all is written. */
 export async function writeDurably(
   home: Home,
   target: string | (() => string),
   content: string | Uint8Array | AsyncIterable<Uint8Array>,
 ): Promise<void> {
-  const staged = join(home.path, STAGING, `${process.pid}-${startTimeOf('self')}-${randomBytes(8).toString('hex')}`)
+  const staged = stagedName(home) + randomBytes(8).toString('hex')
   const file = await open(staged, 'wx', 0o644)
   try {
     // On a handle this goes on where the last one ended, and does not return before all is written.
@@ -71,6 +76,11 @@ export async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder.close()
   }
+}
+
+/** Who is at work is part of the name, for the sweep to know what is left over. */
+function stagedName(home: Home): string {
+  return join(home.path, STAGING, `${process.pid}-${startTimeOf('self')}-`)
 }
 
 /** Removes what writers that are gone left behind. A file of a process that still runs is being written. */
