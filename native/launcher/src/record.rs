@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::home::{Home, new_file};
 
 const SUFFIX: &str = ".json";
+const DRAFT_SUFFIX: &str = ".draft";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,7 +51,7 @@ pub fn boot_id() -> io::Result<String> {
 impl Record {
     /// Puts the record on disk, whole or not at all, in place of an earlier one of this instance.
     pub fn write(&self, home: &Home) -> io::Result<()> {
-        let (name, draft) = (format!("{}{SUFFIX}", self.instance), format!("{}.draft", self.instance));
+        let (name, draft) = (format!("{}{SUFFIX}", self.instance), format!("{}{DRAFT_SUFFIX}", self.instance));
         remove_if_present(home.run(), &draft)?;
         let mut file = fs::File::from(new_file(home.run(), &draft, home.owner)?);
         file.write_all(serde_json::to_string(self)?.as_bytes())?;
@@ -64,10 +65,14 @@ impl Record {
         remove_if_present(home.run(), &format!("{}{SUFFIX}", self.instance))
     }
 
-    /// Every record in the home. One that cannot be read as such tells nothing and is removed.
+    /// Every record in the home. One that cannot be read as such, and a draft, which was written before anything was
+    /// made, tells nothing and is removed.
     pub fn all(home: &Home) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for name in names(home.run())? {
+            if name.ends_with(DRAFT_SUFFIX) {
+                remove_if_present(home.run(), &name)?;
+            }
             let Some(instance) = name.strip_suffix(SUFFIX) else { continue };
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let mut text = String::new();
