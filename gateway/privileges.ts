@@ -4,7 +4,7 @@ import { closeSync, constants, fchownSync, lchownSync, openSync, readdirSync } f
 import { PlatformError } from '../contract/errors.ts'
 
 /** What this process writes in MAYFLY_HOME; `layers` and `run` belong to sandboxd and the pool. */
-const OURS = { blobs: { sha256: {} }, functions: {}, refs: {}, staging: {} }
+const OURS = { blobs: { sha256: {} }, cache: { examples: {} }, functions: {}, refs: {}, staging: {} }
 interface Folders {
   readonly [name: string]: Folders
 }

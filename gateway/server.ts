@@ -44,11 +44,12 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
   try {
     const url = await listen(server, config)
     // While still root: the folder of the examples may be readable to root alone.
-    const examples = registry.list().length === 0 ? await buildExamples({ store, log }) : []
+    const examples =
+      registry.list().length === 0 ? await buildExamples({ store, onProgress: (line) => log.info(line) }) : []
     dropPrivileges(config.home, config.uidBase)
     await Promise.all([
       ...registry.list().map((record) => attempt(log, record.name, deployer.restore(record))),
-      ...examples.map((manifest) => attempt(log, manifest.name, deployer.deploy(manifest))),
+      ...examples.map(({ manifest }) => attempt(log, manifest.name, deployer.deploy(manifest))),
     ])
     phase = 'ready'
     return { url, functions: pool.functions(), lost: lostOf(pool), drain }

@@ -10,7 +10,7 @@ import type { Command } from '../command.ts'
 export const deploy: Command = {
   operands: 'DIR|MANIFEST',
   summary: 'deploy a function: build the image of its folder, then hand the manifest to the server',
-  example: 'mayfly deploy examples/echo',
+  example: 'mayfly deploy ./wordcount',
   arity: [1, 1],
   async run({ api, config, output, operands: [path = '.'] }) {
     const file = statSync(path).isDirectory() ? join(path, 'mayfly.yaml') : path

@@ -9,7 +9,7 @@ import { table } from '../output.ts'
 export const imageBuild: Command = {
   operands: 'DIR',
   summary: 'build an image from the Dockerfile in DIR',
-  example: 'mayfly image build examples/echo --tag echo',
+  example: 'mayfly image build ./wordcount --tag wordcount',
   arity: [1, 1],
   options: {
     tag: { type: 'string', short: 't', help: 'name it' },
