@@ -41,11 +41,12 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
   let phase: ReturnType<Deps['phase']> = 'starting'
   const app = createApp({ pool, store, registry, deployer, log, phase: () => phase })
   const server = createHttpServer(config, app)
+  // What each example was made of is for who looks closely; that one is missing is for all.
+  const onProgress = (line: string) => (line.startsWith('example ') ? log.warn(line) : log.debug(line))
   try {
     const url = await listen(server, config)
     // While still root: the folder of the examples may be readable to root alone.
-    const examples =
-      registry.list().length === 0 ? await buildExamples({ store, onProgress: (line) => log.info(line) }) : []
+    const examples = registry.list().length === 0 ? await buildExamples({ store, onProgress }) : []
     dropPrivileges(config.home, config.uidBase)
     await Promise.all([
       ...registry.list().map((record) => attempt(log, record.name, deployer.restore(record))),

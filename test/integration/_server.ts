@@ -59,7 +59,11 @@ export async function startServer(home = temporaryHome(), env: Record<string, st
     home,
     log: () => log,
     invoke: (name, payload = '', headers = {}) =>
-      fetch(`${url}/v1/functions/${name}/invoke`, { method: 'POST', body: payload as BodyInit, headers }),
+      fetch(`${url}/v1/functions/${name}/invoke`, {
+        method: 'POST',
+        body: payload as string | Uint8Array<ArrayBuffer>,
+        headers,
+      }),
     mayfly(args, input = '') {
       const result = spawnSync(process.execPath, [MAIN, ...args], {
         input,

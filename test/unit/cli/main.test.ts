@@ -1,5 +1,6 @@
 // What a person gets who types a command: words, exit code, and JSON where it was asked for.
 import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -67,6 +68,13 @@ describe('mayfly', () => {
   it('says what to do where no server answers', () => {
     const { code, err } = mayfly(['ls'], { MAYFLY_URL: 'http://127.0.0.1:1' })
     expect([code, err]).toEqual([1, expect.stringContaining('start the server with npm start')])
+  })
+})
+
+describe('the set-up', () => {
+  it('needs nothing that it would have to install first', () => {
+    const imports = readFileSync(join(MAIN, '../setup.mjs'), 'utf8').matchAll(/ from '([^']+)'/g)
+    expect([...imports].map(([, name]) => name).filter((name) => !name?.startsWith('node:'))).toEqual([])
   })
 })
 

@@ -1,4 +1,5 @@
 // What a client may do to the HTTP server before any handler sees it: raw bytes over a socket of its own.
+import { once } from 'node:events'
 import { type AddressInfo, connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -135,6 +136,23 @@ describe('a malformed request', () => {
       await exchange(port, head('GET /healthz HTTP/1.1', 'Upgrade: websocket', 'Connection: Upgrade')),
     ).not.toMatch(/ 101 /)
     expect((await fetch(`${url}/healthz`)).status).toBe(200)
+  })
+})
+
+describe('a slow client', () => {
+  it.each([
+    ['its headers', 'GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n'],
+    ['its body', head(`POST ${INVOKE} HTTP/1.1`, 'Content-Length: 5')],
+  ])('that never ends %s is cut off', async (_, text) => {
+    const { port, pool } = await start({ MAYFLY_REQUEST_MS: '1000' })
+    const socket = connect(port, '127.0.0.1')
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+    })
+    socket.write(text)
+    await once(socket, 'close')
+    expect([statusOf(answer), pool.calls]).toEqual([408, []])
   })
 })
 
