@@ -24,7 +24,7 @@ const SANDBOXD: &str = "sandboxd";
 /// Where processes go that sit in the group a user was given: a v2 group with controllers may not hold any itself.
 const SUPERVISOR: &str = "supervisor";
 
-const DELEGATE: &str = "start as root, or in a delegated group: \
+pub const DELEGATE: &str = "start as root, or in a delegated group: \
      systemd-run --user --scope -p Delegate=yes npm start";
 
 #[derive(Debug)]
@@ -72,7 +72,8 @@ pub fn plan(options: &Options) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn find(options: &Options) -> Result<Plan, Failure> {
+/// Looks for the places, whether they are enough or not.
+pub fn find(options: &Options) -> Result<Plan, Failure> {
     let none = || Plan { mode: Mode::None, nodes: Vec::new(), missing: Controller::LIMITING.to_vec() };
     let offer = probe().at(Stage::Cgroup, "reading /proc/self/mountinfo")?;
     if options.cgroup == CgroupChoice::None || offer.mode == Mode::None {
@@ -145,6 +146,16 @@ impl Plan {
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.nodes.iter().map(|node| node.path.clone()).collect()
+    }
+
+    /// The groups that the nodes would be made below.
+    pub fn bases(&self) -> impl Iterator<Item = &Path> {
+        self.nodes.iter().map(|node| node.base.as_path())
+    }
+
+    #[must_use]
+    pub fn v2_base(&self) -> Option<&Path> {
+        self.nodes.iter().find(|node| node.is_v2).map(|node| node.base.as_path())
     }
 
     /// Makes the nodes, limits them as a whole and gives them to M's root.

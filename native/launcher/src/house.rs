@@ -141,7 +141,7 @@ fn first_child(plans: Plans, talk: BorrowedFd<'_>) -> Result<Never, Failure> {
 
 /// The service id must own M, or the worker, which runs as it, would have no power over M; but it keeps CAP_SYS_ADMIN
 /// until M is made, for the hosts that allow no user namespaces to others.
-fn become_service(base: u32) -> io::Result<()> {
+pub fn become_service(base: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(base), Gid::from_raw(base));
     set_thread_groups(&[])?;
     set_keep_capabilities(true)?;
