@@ -6,6 +6,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Accelerator, boot } from './boot.ts'
 import { type Context, PROJECT, step } from './context.ts'
+import { compileGuest } from './guest.ts'
 import { buildMachine, packJobs, packProject } from './image.ts'
 import { fetchPackages, requireTools } from './packages.ts'
 
@@ -67,8 +68,10 @@ async function writeJobs(context: Context, options: Options): Promise<string> {
   const folder = path.join(context.temporary, 'jobs')
   await mkdir(path.join(folder, 'files'), { recursive: true })
   for (const file of options.files) await cp(file, path.join(folder, 'files', path.basename(file)))
+  // The guest's userland has no compiler.
+  if (options.command.length === 0) compileGuest(path.join(folder, 'files/limits'))
   const command = options.command.length === 0 ? SUITE : options.command.map(quote).join(' ')
-  const script = `export MAYFLY_TEST_SLOWNESS=${SLOWNESS[options.accelerator]} SANDBOX_MUST_WORK=1\n${command}\n`
+  const script = `export MAYFLY_TEST_SLOWNESS=${SLOWNESS[options.accelerator]} SANDBOX_MUST_WORK=1 MAYFLY_TEST_GUEST=/job/files/limits\n${command}\n`
   for (const [index, user] of options.users.entries()) await writeFile(path.join(folder, `${index}-${user}.sh`), script)
   return folder
 }
