@@ -182,7 +182,7 @@ fn cpu_time_and_throttling_are_counted() {
 fn a_refused_fork_is_counted() {
     let Some(house) = House::build("pids") else { return };
     let leaf = house.leaf(&CallLimits { pids: 1, ..LIMITS });
-    start(&leaf, "sleep 0").wait().unwrap();
+    start(&leaf, "(exit 0); exit 0").wait().unwrap();
     assert!(leaf.incidents().unwrap().pids_denied_count > 0);
     remove(&leaf);
 }
@@ -191,7 +191,7 @@ fn a_refused_fork_is_counted() {
 fn running_out_of_its_own_memory_leaves_both_traces() {
     let Some(house) = House::build("memory") else { return };
     let mut leaf = house.leaf(&CallLimits { memory_bytes: 8 * MIB, ..LIMITS });
-    start(&leaf, "x=$(head -c 64M /dev/zero | tr '\\0' x)").wait().unwrap();
+    start(&leaf, "x=1234567890; while :; do x=$x$x; done").wait().unwrap();
     let incidents = leaf.incidents().unwrap();
     assert!(incidents.oom_kills > 0 && incidents.memory_limit_hits > 0, "{incidents:?}");
     assert!(leaf.files().usage().unwrap().memory_peak_bytes > 7 * MIB);

@@ -51,10 +51,12 @@ pub enum File {
     CpuStat = 10,
     /// `pids.max`, the same in both.
     PidsMax = 11,
+    /// `pids.current`, the same in both.
+    PidsCurrent = 12,
 }
 
 impl File {
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     pub const ALL: [File; File::COUNT] = [
         File::CpuCfsQuota,
@@ -69,6 +71,7 @@ impl File {
         File::MemoryPeak,
         File::CpuStat,
         File::PidsMax,
+        File::PidsCurrent,
     ];
 
     #[must_use]
@@ -86,6 +89,7 @@ impl File {
             File::MemoryPeak => "memory.peak",
             File::CpuStat => "cpu.stat",
             File::PidsMax => "pids.max",
+            File::PidsCurrent => "pids.current",
         }
     }
 
@@ -211,6 +215,11 @@ impl LimitFiles {
         }
     }
 
+    /// How many tasks there are now: the cheap way to see whether a call left something running.
+    pub fn tasks(&self) -> io::Result<u64> {
+        self.get(File::PidsCurrent).map_or(Ok(0), |fd| counter(read(fd, &mut [0; 32])?))
+    }
+
     fn memory_peak_bytes(&self) -> io::Result<u64> {
         match self.peak() {
             Some(fd) => counter(read(fd, &mut [0; 32])?),
@@ -276,7 +285,7 @@ mod tests {
         for file in File::ALL {
             assert_eq!(File::from_u8(file as u8), Some(file));
         }
-        assert_eq!(File::from_u8(12), None);
+        assert_eq!(File::from_u8(u8::MAX), None);
     }
 
     #[test]

@@ -68,7 +68,9 @@ pub(super) fn fit(nodes: &Handover, path: &str) -> io::Result<Fittings> {
         fittings.oom_events = Some(watch_oom(nodes, path)?);
     }
     if let Some(dir) = nodes.dir(Controller::Pids) {
-        fittings.files.insert(File::PidsMax, nodes::open(dir, path, File::PidsMax.name(), OFlags::WRONLY)?);
+        for (file, access) in [(File::PidsMax, OFlags::WRONLY), (File::PidsCurrent, OFlags::RDONLY)] {
+            fittings.files.insert(file, nodes::open(dir, path, file.name(), access)?);
+        }
     }
     if let Some(dir) = nodes.dir(Controller::Cpuacct) {
         fittings.files.insert(File::CpuacctUsage, nodes::open(dir, path, File::CpuacctUsage.name(), OFlags::RDONLY)?);
