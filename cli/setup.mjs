@@ -29,7 +29,7 @@ const EXAMPLES = { gcc: 'gcc', 'busybox-static': 'busybox', python3: 'python3' }
 const TESTS = { ...EXAMPLES, bubblewrap: 'bwrap', uidmap: 'newuidmap' }
 const VM = { ...EXAMPLES, 'qemu-system-x86': 'qemu-system-x86_64', 'squashfs-tools': 'mksquashfs', e2fsprogs: 'mke2fs' }
 
-/** Each is done, or does it; `missing` makes the message that names the remedy. */
+/** Each is done, or does it, or throws a Remedy; one that may stay undone has said so. */
 const STEPS = [
   { name: 'packages', isDone: packagesAreFresh, run: installPackages },
   { name: 'Node', isDone: nodeIsThere, run: refuseWithoutNode },
@@ -44,7 +44,7 @@ const STEPS = [
 class Remedy extends Error {}
 
 async function main() {
-  warnAboutKernel()
+  refuseOldKernel()
   const started = Date.now()
   const release = await lock()
   try {
@@ -68,7 +68,7 @@ async function perform({ name, isDone, run }) {
   } finally {
     clearInterval(still)
   }
-  say(`✓ ${name} (${secondsSince(started)})`)
+  if (isDone()) say(`✓ ${name} (${secondsSince(started)})`)
 }
 
 // Packages: what npm wrote down when it last finished must agree with the lock file.
@@ -203,7 +203,7 @@ async function installPrograms(onLine) {
   const names = absent()
   const install = ['apt-get', 'install', '--yes', '--no-install-recommends', ...names]
   if (process.geteuid() !== 0 || !works('apt-get', ['--version'])) {
-    say(`  ${names.join(', ')}: not there; some examples and tests need them (${install.join(' ')})`)
+    say(`- ${names.join(', ')}: not there; some examples and tests need them (${install.join(' ')})`)
     return
   }
   const env = { ...environment, DEBIAN_FRONTEND: 'noninteractive' }
@@ -212,10 +212,10 @@ async function installPrograms(onLine) {
   // A machine that never fetched the list knows no package.
   await run(['apt-get', 'update'], { onLine, env })
   const second = await run(install, { onLine, env })
-  if (second.code !== 0) say(`  ${names.join(', ')}: could not be installed (${install.join(' ')})\n${second.tail}`)
+  if (second.code !== 0) say(`- ${names.join(', ')}: could not be installed (${install.join(' ')})\n${second.tail}`)
 }
 
-function warnAboutKernel() {
+function refuseOldKernel() {
   const [large, small] = release().split('.').map(Number)
   const isOld = large < KERNEL_MIN[0] || (large === KERNEL_MIN[0] && small < KERNEL_MIN[1])
   if (process.platform !== 'linux' || isOld) {
