@@ -1,1 +1,270 @@
-//! The N-API edge.
+//! The N-API edge: what native/index.ts sees of the pool. Nothing else in the workspace knows JavaScript.
+//!
+//! The lease and its answer are one call each way on the JavaScript thread. Everything less frequent crosses as one
+//! line of JSON.
+
+mod answers;
+mod deliver;
+mod link;
+mod pool;
+mod slot;
+mod uv;
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+
+use mayfly_core::ablate::Ablation;
+use mayfly_core::cgroup::CallLimits;
+use mayfly_core::protocol::{Contract, Spec, Start};
+use mayfly_core::seccomp;
+use napi::bindgen_prelude::{Env, Function, Uint8Array};
+use napi_derive::napi;
+
+use crate::deliver::Deliver;
+use crate::pool::{Pool, Wanted};
+
+type Result<T> = napi::Result<T>;
+
+/// Our errors carry the system's number in their message; native/index.ts makes PlatformErrors of them.
+fn failure(what: &str, error: &io::Error) -> napi::Error {
+    napi::Error::from_reason(format!("{what}: {error}"))
+}
+
+/// A socket pair for sandboxd: the number of its end, inheritable until `close_fd`, and ours.
+#[derive(Debug)]
+#[napi(object)]
+pub struct Pair {
+    pub ours: i32,
+    pub theirs: i32,
+}
+
+#[napi]
+pub fn socket_pair() -> Result<Pair> {
+    let (ours, theirs) = mayfly_core::packet::pair().map_err(|error| failure("socketpair", &error))?;
+    Ok(Pair { ours: ours.into_raw_fd(), theirs: theirs.into_raw_fd() })
+}
+
+/// The seccomp program of a profile in JSON.
+#[napi]
+pub fn compile_profile(json: String) -> Result<Uint8Array> {
+    let profile = seccomp::Profile::parse(&json).map_err(|error| napi::Error::from_reason(error.to_string()))?;
+    let program = seccomp::compile(&profile).map_err(|error| napi::Error::from_reason(error.to_string()))?;
+    Ok(program.to_bytes().into())
+}
+
+#[napi]
+pub fn syscall_name(number: u32) -> String {
+    seccomp::syscall_name(number).map_or_else(|| format!("syscall_{number}"), str::to_owned)
+}
+
+/// What a function is, for both the sandbox and the hot path.
+#[derive(Debug)]
+#[napi(object)]
+pub struct Definition {
+    pub contract: String,
+    pub start: String,
+    pub is_reusable: bool,
+    pub argv: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub hostname: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub layers: Vec<String>,
+    pub tmp_bytes: f64,
+    pub tmp_files: u32,
+    pub open_files: u32,
+    pub log_bytes: u32,
+    pub ablate: Vec<String>,
+    pub limits: Limits,
+}
+
+#[derive(Debug)]
+#[napi(object)]
+pub struct Limits {
+    pub cpu_quota_us: u32,
+    pub cpu_weight: u32,
+    pub memory_bytes: f64,
+    pub pids: u32,
+    pub wall_ms: u32,
+    pub cpu_ms: u32,
+    pub output_bytes: u32,
+}
+
+impl Limits {
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            limits: CallLimits {
+                cpu_quota_us: self.cpu_quota_us,
+                cpu_weight: self.cpu_weight,
+                memory_bytes: whole(self.memory_bytes),
+                pids: self.pids,
+            },
+            wall_ms: self.wall_ms,
+            cpu_ms: self.cpu_ms,
+            output_bytes: self.output_bytes,
+        }
+    }
+}
+
+/// A JavaScript number that is a count; contract/limits.ts bounds it far below 2^53.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(number: f64) -> u64 {
+    assert!((0.0..9.0e15).contains(&number), "a count, not {number}");
+    number as u64
+}
+
+/// The worker's side of one sandboxd.
+#[napi]
+#[derive(Debug)]
+pub struct Core {
+    pool: Rc<RefCell<Pool>>,
+    poll: Option<uv::Poll>,
+}
+
+#[napi]
+impl Core {
+    /// `fd` is our end of the pair, given up to this object. `on_done` has deliver.rs's arguments, `on_event` one line
+    /// of JSON.
+    #[napi(constructor)]
+    pub fn new(env: Env, fd: i32, slots: u32, on_done: Function<'_>, on_event: Function<'_>) -> Result<Self> {
+        let control = mayfly_core::sys::process::adopt(fd).map_err(|error| failure("control socket", &error))?;
+        let pool = Pool::new(control, slots).map_err(|error| failure("pool", &error))?;
+        let pool = Rc::new(RefCell::new(pool));
+        let deliver = Deliver::new(&env, on_done, on_event)?;
+        let polled = Rc::clone(&pool);
+        let epoll = pool.borrow().watch.as_fd().try_clone_to_owned().map_err(|error| failure("epoll", &error))?;
+        let on_readable = move || {
+            let happenings = polled.borrow_mut().drain();
+            // No borrow is alive here: JavaScript calls back into this pool.
+            for happening in happenings {
+                deliver.happening(happening);
+            }
+            polled.borrow_mut().flush();
+        };
+        let poll = uv::Poll::start(env.get_uv_event_loop()?, epoll.as_fd(), Box::new(on_readable))
+            .map_err(|errno| failure("uv_poll", &io::Error::from_raw_os_error(-errno)))?;
+        // libuv polls this number until the handle is closed; the pool's own watch may go earlier.
+        let _ = epoll.into_raw_fd();
+        Ok(Self { pool, poll: Some(poll) })
+    }
+
+    #[napi]
+    pub fn define(&self, id: u32, definition: Definition, filter: &[u8]) -> Result<()> {
+        let invalid = |what: &str| napi::Error::from_reason(what.to_owned());
+        let ablation = Ablation::from_names(definition.ablate.iter().map(String::as_str)).map_err(|why| invalid(&why))?;
+        let contract = if definition.contract == "link" { Contract::Link } else { Contract::Stdio };
+        let start = if definition.start == "lazy" { Start::Lazy } else { Start::Eager };
+        let bytes = |list: &[String]| list.iter().map(|text| text.clone().into_bytes()).collect();
+        let spec = Spec {
+            contract,
+            start,
+            is_reusable: definition.is_reusable,
+            argv: bytes(&definition.argv),
+            env: bytes(&definition.env),
+            cwd: definition.cwd.into_bytes(),
+            hostname: definition.hostname.into_bytes(),
+            uid: definition.uid,
+            gid: definition.gid,
+            layers: definition.layers,
+            tmp_bytes: whole(definition.tmp_bytes),
+            tmp_files: definition.tmp_files.into(),
+            open_files: definition.open_files.into(),
+            filter: filter.to_vec(),
+            ablation,
+        };
+        let wanted = definition.limits.wanted();
+        let function = pool::Function {
+            contract,
+            is_reusable: definition.is_reusable,
+            limits: wanted.limits,
+            wanted,
+            log_bytes: definition.log_bytes,
+        };
+        let memfd = sealed_spec(&spec).map_err(|error| failure("spec", &error))?;
+        self.pool.borrow_mut().define(id, function, memfd, ablation);
+        Ok(())
+    }
+
+    #[napi]
+    pub fn undefine(&self, id: u32) {
+        self.pool.borrow_mut().undefine(id);
+    }
+
+    /// Unpacks the layer tar at `path` as `digest`; answered by an event with this token.
+    #[napi]
+    pub fn unpack(&self, token: u32, digest: String, path: String) -> Result<()> {
+        let archive = std::fs::File::open(&path).map_err(|error| failure(&path, &error))?;
+        self.pool.borrow_mut().unpack(token, digest, archive.into());
+        Ok(())
+    }
+
+    #[napi]
+    pub fn build(&self, slot: u32, function: u32) -> u32 {
+        let mut pool = self.pool.borrow_mut();
+        pool.build(slot, function);
+        pool.generation(slot)
+    }
+
+    /// Leases the ready slot to one call and sends it; the function's own limits where `limits` is absent.
+    #[napi]
+    pub fn call(&self, slot: u32, payload: &[u8], limits: Option<Limits>) -> Result<()> {
+        let mut pool = self.pool.borrow_mut();
+        let wanted = limits.as_ref().map(Limits::wanted);
+        let called = pool.call(slot, payload, wanted);
+        called.map_err(|error| {
+            pool.flush();
+            failure("call", &error)
+        })
+    }
+
+    /// What the parked sandbox holds: no call's memory or pids limit may go below it.
+    #[napi]
+    pub fn held(&self, slot: u32) -> Vec<f64> {
+        let (memory, tasks) = self.pool.borrow_mut().held(slot);
+        #[allow(clippy::cast_precision_loss)]
+        let numbers = vec![memory as f64, tasks as f64];
+        numbers
+    }
+
+    #[napi]
+    pub fn cancel(&self, slot: u32, generation: u32) -> bool {
+        let mut pool = self.pool.borrow_mut();
+        let is_running = pool.cancel(slot, generation);
+        pool.flush();
+        is_running
+    }
+
+    #[napi]
+    pub fn retire(&self, slot: u32) {
+        let mut pool = self.pool.borrow_mut();
+        pool.retire(slot);
+        pool.flush();
+    }
+
+    #[napi]
+    pub fn state(&self, slot: u32) -> String {
+        self.pool.borrow().state_name(slot).to_owned()
+    }
+
+    /// Lets go of sandboxd, which ends, and of the event loop.
+    #[napi]
+    pub fn close(&mut self) {
+        self.poll = None;
+        self.pool.borrow_mut().close();
+    }
+}
+
+/// Written once, then unchangeable: every builder reads the same.
+fn sealed_spec(spec: &Spec) -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let bytes = postcard::to_allocvec(spec).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let memfd = rustix::fs::memfd_create("mayfly-spec", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(memfd.try_clone()?);
+    io::Write::write_all(&mut file, &bytes)?;
+    rustix::fs::fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(memfd)
+}
+

@@ -10,3 +10,4 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod stage;
 pub mod sys;
+pub mod watch;

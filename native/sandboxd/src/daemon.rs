@@ -11,6 +11,7 @@ use mayfly_core::packet;
 use mayfly_core::protocol::{Event, Request, VERSION};
 use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
 use mayfly_core::sys;
+use mayfly_core::watch::{Token, Watch};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
 use rustix::time::{TimerfdClockId, TimerfdFlags};
@@ -18,7 +19,7 @@ use rustix::time::{TimerfdClockId, TimerfdFlags};
 use crate::Options;
 use crate::slot::{Ending, Slot};
 use crate::unpack::Unpacker;
-use crate::watch::{Ready, Source, Watch};
+use crate::watch::Source;
 
 /// How often a call's CPU time is read at most, when it is near its end.
 const CPU_CHECK_MIN_NS: u64 = 1_000_000;
@@ -66,8 +67,8 @@ impl Daemon {
         let board_memory = Board::create_memory(options.slots)?;
         let board = Board::map(board_memory.as_fd(), options.slots, timer)?;
         let watch = Watch::new()?;
-        watch.add(&options.control, Source::Worker, 0, 0)?;
-        watch.add(board.timer(), Source::Timer, 0, 0)?;
+        Source::Worker.watch(&watch, &options.control, 0, 0)?;
+        Source::Timer.watch(&watch, board.timer(), 0, 0)?;
         Ok(Self {
             control: options.control,
             _lock: options.lock,
@@ -97,8 +98,8 @@ impl Daemon {
         };
         self.tell_with(&hello, &[self.board_memory.as_fd(), self.board.timer()], None)?;
         loop {
-            for ready in self.watch.wait(self.next_look_ns())? {
-                if !self.handle(ready)? {
+            for token in self.watch.wait(self.next_look_ns())? {
+                if !self.handle(token)? {
                     return Ok(());
                 }
             }
@@ -108,16 +109,18 @@ impl Daemon {
     }
 
     /// False when the worker is gone.
-    fn handle(&mut self, ready: Ready) -> io::Result<bool> {
-        match ready.source {
-            Source::Worker => return self.obey(),
-            Source::Timer => self.check_deadlines()?,
-            Source::Unpacker => self.unpacked(ready.index)?,
-            _ if !ready.is_of(self.slots[ready.index as usize].generation()) => {}
-            Source::Control => self.hear_init(ready.index)?,
-            Source::Init => self.reap_init(ready.index)?,
-            Source::Listener => self.hear_listener(ready.index),
-            Source::OutOfMemory => self.check_memory(ready.index),
+    fn handle(&mut self, token: Token) -> io::Result<bool> {
+        let slot = token.index;
+        let is_current = self.slots.get(slot as usize).and_then(Slot::generation).is_some_and(|now| token.is_of(now));
+        match Source::from_u8(token.source) {
+            Some(Source::Worker) => return self.obey(),
+            Some(Source::Timer) => self.check_deadlines()?,
+            Some(Source::Unpacker) => self.unpacked(slot)?,
+            Some(Source::Control) if is_current => self.hear_init(slot)?,
+            Some(Source::Init) if is_current => self.reap_init(slot)?,
+            Some(Source::Listener) if is_current => self.hear_listener(slot),
+            Some(Source::OutOfMemory) if is_current => self.check_memory(slot),
+            _ => {}
         }
         Ok(true)
     }

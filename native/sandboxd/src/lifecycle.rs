@@ -92,10 +92,10 @@ impl Daemon {
     }
 
     fn watch_sandbox(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
-        self.watch.add(&sandbox.pidfd, Source::Init, slot, sandbox.generation)?;
-        self.watch.add(&sandbox.control, Source::Control, slot, sandbox.generation)?;
+        Source::Init.watch(&self.watch, &sandbox.pidfd, slot, sandbox.generation)?;
+        Source::Control.watch(&self.watch, &sandbox.control, slot, sandbox.generation)?;
         match sandbox.leaf.oom_events() {
-            Some(events) => self.watch.add(events, Source::OutOfMemory, slot, sandbox.generation),
+            Some(events) => Source::OutOfMemory.watch(&self.watch, events, slot, sandbox.generation),
             None => Ok(()),
         }
     }
@@ -128,7 +128,7 @@ impl Daemon {
             (FromInit::Listener, Slot::Serving { sandbox }) => {
                 sandbox.listener = descriptors.into_iter().next();
                 if let Some(listener) = &sandbox.listener {
-                    self.watch.add(listener, Source::Listener, slot, sandbox.generation)?;
+                    Source::Listener.watch(&self.watch, listener, slot, sandbox.generation)?;
                 }
             }
             (_, Slot::Dying { .. }) => {}
@@ -151,7 +151,7 @@ impl Daemon {
         let is_whole = descriptors.len() == streams.count() + usize::from(has_listener);
         sandbox.listener = if has_listener { descriptors.pop() } else { None };
         if let Some(listener) = &sandbox.listener {
-            self.watch.add(listener, Source::Listener, slot, sandbox.generation)?;
+            Source::Listener.watch(&self.watch, listener, slot, sandbox.generation)?;
         }
         for (ours, theirs) in sandbox.stage_ns.iter_mut().zip(stage_ns) {
             *ours = ours.saturating_add(*theirs);

@@ -39,7 +39,7 @@ impl Daemon {
     pub fn unpack(&mut self, token: u32, digest: String, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         match start(token, digest, descriptors) {
             Ok(unpacker) => {
-                self.watch.add(&unpacker.pidfd, Source::Unpacker, token, 0)?;
+                Source::Unpacker.watch(&self.watch, &unpacker.pidfd, token, 0)?;
                 self.unpackers.insert(token, unpacker);
                 Ok(())
             }

@@ -1,0 +1,468 @@
+//! The slots and their descriptors: leases a sandbox to a call, reads what comes back, and asks sandboxd for the rest.
+//!
+//! Runs on the JavaScript thread only and calls no JavaScript: what happened is returned as `Happening`s, which lib.rs
+//! delivers when no borrow of the pool is alive. Policy (which slot, how many) is TypeScript's.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
+use mayfly_core::cgroup::{CallLimits, File, Incidents, LimitFiles, Usage};
+use mayfly_core::packet;
+use mayfly_core::protocol::{Contract, Event, Failure, Request, Streams as StreamKinds, ToCall, VERSION};
+use mayfly_core::watch::{EventFlags, Token, Watch};
+use rustix::net::RecvFlags;
+
+use crate::link;
+use crate::slot::{Call, Evidence, Logs, Sandbox, Slot, Streams};
+
+/// Which descriptor of a slot is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    Sandboxd,
+    Call,
+    /// The link socket or stdout.
+    Answer,
+    Stdin,
+    Log,
+}
+
+impl Source {
+    const ALL: [Source; 5] = [Source::Sandboxd, Source::Call, Source::Answer, Source::Stdin, Source::Log];
+}
+
+/// A function's part in the hot path.
+#[derive(Debug, Clone)]
+pub struct Function {
+    pub contract: Contract,
+    pub is_reusable: bool,
+    pub limits: CallLimits,
+    /// The limits of a call that names none.
+    pub wanted: Wanted,
+    pub log_bytes: u32,
+}
+
+/// The limits of one call, already checked against the function's.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub limits: CallLimits,
+    pub wall_ms: u32,
+    pub cpu_ms: u32,
+    pub output_bytes: u32,
+}
+
+/// How a call ended, as evidence; what it means is decided in TypeScript (native/index.ts).
+#[derive(Debug)]
+pub enum Done {
+    Result(Vec<u8>),
+    Failed(Vec<u8>),
+    Malformed(&'static str),
+    OutputLimit,
+    Exited(i32),
+    Signaled(i32),
+    Cancelled,
+    NotStarted { stage: &'static str, errno: i32 },
+    Judged { verdict: Verdict, detail: u64 },
+}
+
+/// What the worker's JavaScript is told.
+pub enum Happening {
+    Hello { cgroup_mode: String, copies_writable: bool },
+    Defined { function: u32, errno: i32 },
+    Ready { slot: u32, function: u32, pid: i32, stage_ns: Vec<u32>, is_quiet_guess: bool },
+    /// Clean again after a call.
+    Again { slot: u32, function: u32 },
+    BuildFailed { slot: u32, function: u32, failure: Failure },
+    Done { slot: u32, done: Done, logs: Logs, usage: Usage, incidents: Incidents },
+    /// A sandbox that waited ended by itself; `what` says how.
+    Broken { slot: u32, function: u32, what: String },
+    /// The slot is cold again.
+    Gone { slot: u32 },
+    Unpacked { token: u32, errno: i32, message: String },
+    /// sandboxd is gone, and every sandbox with it.
+    Lost { why: String },
+}
+
+#[derive(Debug)]
+pub struct Pool {
+    control: OwnedFd,
+    pub watch: Watch,
+    board: Option<Board>,
+    pub(crate) slots: Vec<Slot>,
+    generations: Vec<u32>,
+    pub(crate) functions: HashMap<u32, Function>,
+    /// Requests that sandboxd's full socket did not take yet, oldest first.
+    unsent: VecDeque<(Request, Option<OwnedFd>)>,
+    /// Sent after the replies of the batch, as the descriptors of the dead are closed then: an answer waits for no
+    /// tear-down.
+    to_destroy: Vec<u32>,
+    pub(crate) dead: Vec<Sandbox>,
+    cpus: u64,
+    pub(crate) packet: Vec<u8>,
+    is_lost: bool,
+}
+
+impl Pool {
+    pub fn new(control: OwnedFd, slots: u32) -> io::Result<Self> {
+        let watch = Watch::new()?;
+        let token = Token { index: 0, generation: 0, source: Source::Sandboxd as u8 };
+        watch.add(&control, token, EventFlags::IN)?;
+        rustix::net::sockopt::set_socket_passcred(&control, true)?;
+        rustix::io::ioctl_fionbio(&control, true)?;
+        Ok(Self {
+            control,
+            watch,
+            board: None,
+            slots: (0..slots).map(|_| Slot::Cold).collect(),
+            generations: vec![0; slots as usize],
+            functions: HashMap::new(),
+            unsent: VecDeque::new(),
+            to_destroy: Vec::new(),
+            dead: Vec::new(),
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            packet: vec![0; link::PACKET_BYTES_MAX],
+            is_lost: false,
+        })
+    }
+
+    pub fn generation(&self, slot: u32) -> u32 {
+        self.generations[slot as usize]
+    }
+
+    pub fn state_name(&self, slot: u32) -> &'static str {
+        self.slots[slot as usize].name()
+    }
+
+    // What TypeScript asks for.
+
+    pub fn define(&mut self, id: u32, function: Function, spec: OwnedFd, ablation: mayfly_core::ablate::Ablation) {
+        let request = Request::Define { function: id, limits: function.limits, ablation };
+        self.functions.insert(id, function);
+        self.ask(request, Some(spec));
+    }
+
+    pub fn undefine(&mut self, id: u32) {
+        self.functions.remove(&id);
+        self.ask(Request::Undefine { function: id }, None);
+    }
+
+    pub fn unpack(&mut self, token: u32, digest: String, archive: OwnedFd) {
+        self.ask(Request::Unpack { token, digest }, Some(archive));
+    }
+
+    /// Cold -> Warming.
+    pub fn build(&mut self, slot: u32, function: u32) {
+        let state = &mut self.slots[slot as usize];
+        assert!(matches!(state, Slot::Cold), "build of a slot that is {}", state.name());
+        *state = Slot::Warming { function };
+        // Wraps after four thousand million sandboxes of one slot.
+        let generation = &mut self.generations[slot as usize];
+        *generation = generation.wrapping_add(1);
+        let generation = *generation;
+        self.ask(Request::Build { slot, generation, function }, None);
+    }
+
+    /// Ready -> Retired, Warming too: sandboxd destroys whatever stage it is in.
+    pub fn retire(&mut self, slot: u32) {
+        let state = &mut self.slots[slot as usize];
+        assert!(
+            matches!(state, Slot::Ready { .. } | Slot::Warming { .. } | Slot::Resetting { .. }),
+            "retire of a slot that is {}",
+            state.name()
+        );
+        *state = Slot::Retired;
+        self.destroy(slot);
+    }
+
+    /// Ready -> Leased: limits, deadline, message. On the hot path; three or four system calls.
+    ///
+    /// # Errors
+    /// What the kernel refused; the sandbox is then being destroyed and the call was not made.
+    pub fn call(&mut self, slot: u32, payload: &[u8], wanted: Option<Wanted>) -> io::Result<()> {
+        let state = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold);
+        let Slot::Ready { mut sandbox } = state else { unreachable!("lease of a slot that is {}", state.name()) };
+        let wanted = wanted.or_else(|| self.functions.get(&sandbox.function).map(|function| function.wanted));
+        let wanted = &wanted.expect("a function outlives its sandboxes");
+        let mut call = Call {
+            output_bytes_max: wanted.output_bytes as usize,
+            pending: None,
+            output: Vec::new(),
+            buffer: None,
+        };
+        let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
+        sandbox.is_used = true;
+        self.slots[slot as usize] = Slot::Leased { sandbox, call };
+        if let Err(error) = sent {
+            // The board first: sandboxd must not judge a call that was never made.
+            let _ = self.board().end(slot, self.generation(slot));
+            self.slots[slot as usize] = Slot::Retired;
+            self.destroy(slot);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn start_call(
+        &self,
+        slot: u32,
+        sandbox: &mut Sandbox,
+        call: &mut Call,
+        payload: &[u8],
+        wanted: &Wanted,
+    ) -> io::Result<()> {
+        if sandbox.limits != wanted.limits {
+            sandbox.files.apply(&sandbox.limits, &wanted.limits)?;
+            sandbox.limits = wanted.limits;
+        }
+        let now = now_ns();
+        let wall_deadline = now + u64::from(wanted.wall_ms) * 1_000_000;
+        let cpu_ns = u64::from(wanted.cpu_ms) * 1_000_000;
+        let (cpu_end, first_check) = match cpu_ns {
+            0 => (NEVER, wall_deadline),
+            // The CPU time cannot run out sooner than if every CPU ran it.
+            limit => (sandbox.cpu_base_ns + limit, wall_deadline.min(now + limit / self.cpus)),
+        };
+        let clocks = Clocks { wall_deadline, cpu_end, check_at: first_check };
+        self.board().start(slot, self.generation(slot), clocks)?;
+        match &mut sandbox.streams {
+            Some(Streams::Link { socket, .. }) => link::send_invoke(socket.as_fd(), payload),
+            Some(Streams::Stdio { .. }) => {
+                call.pending = Some((payload.to_vec(), 0));
+                self.write_stdin(slot, sandbox, call)
+            }
+            None => {
+                call.pending = Some((payload.to_vec(), 0));
+                packet::send(&sandbox.call, &ToCall::Go, &[], None)
+            }
+        }
+    }
+
+    /// Memory bytes and tasks of a ready sandbox.
+    pub fn held(&mut self, slot: u32) -> (u64, u64) {
+        self.slots[slot as usize].sandbox_mut().map_or((0, 0), |sandbox| (sandbox.held_memory_bytes, sandbox.held_tasks))
+    }
+
+    /// Lets go of everything: sandboxd sees its socket close and ends, and with it every sandbox.
+    pub fn close(&mut self) {
+        self.is_lost = true;
+        self.slots.iter_mut().for_each(|slot| *slot = Slot::Cold);
+        let _ = self.watch.remove(&self.control);
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+
+    /// Ends a call as cancelled; false when it has ended already.
+    pub fn cancel(&mut self, slot: u32, generation: u32) -> bool {
+        if generation != self.generation(slot) || !matches!(self.slots[slot as usize], Slot::Leased { .. }) {
+            return false;
+        }
+        if self.board().end(slot, generation) {
+            self.poison(slot, Evidence::Cancelled);
+        }
+        true
+    }
+
+    /// After a batch's replies.
+    pub fn flush(&mut self) {
+        for slot in std::mem::take(&mut self.to_destroy) {
+            let generation = self.generation(slot);
+            self.ask(Request::Destroy { slot, generation }, None);
+        }
+        self.dead.clear();
+    }
+
+    // What descriptors tell.
+
+    /// Everything that is ready now.
+    pub fn drain(&mut self) -> Vec<Happening> {
+        let mut out = Vec::new();
+        let tokens = self.watch.wait(Some(0)).unwrap_or_default();
+        for token in tokens {
+            let Some(source) = Source::ALL.get(usize::from(token.source)) else { continue };
+            if *source == Source::Sandboxd {
+                self.hear_sandboxd(&mut out);
+                continue;
+            }
+            if !token.is_of(self.generation(token.index)) {
+                continue;
+            }
+            match source {
+                Source::Call => self.hear_init(token.index, &mut out),
+                Source::Answer => self.hear_answer(token.index, &mut out),
+                Source::Stdin => self.go_on_writing(token.index),
+                Source::Log => self.hear_log(token.index),
+                Source::Sandboxd => {}
+            }
+        }
+        out
+    }
+
+    fn hear_sandboxd(&mut self, out: &mut Vec<Happening>) {
+        self.send_unsent();
+        // A bounded number per batch, so that a flood of events does not hold up an answer.
+        for _ in 0..16 {
+            match packet::receive::<Event>(&self.control, RecvFlags::DONTWAIT) {
+                Ok(Some(packet)) => self.take_event(packet, out),
+                Ok(None) => return self.lose("sandboxd ended", out),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.lose(&format!("sandboxd's socket: {error}"), out),
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &str, out: &mut Vec<Happening>) {
+        if !std::mem::replace(&mut self.is_lost, true) {
+            let _ = self.watch.remove(&self.control);
+            out.push(Happening::Lost { why: why.to_owned() });
+        }
+    }
+
+    fn take_event(&mut self, packet: packet::Received<Event>, out: &mut Vec<Happening>) {
+        let packet::Received { message, descriptors, about } = packet;
+        match message {
+            Event::Hello { version, slots, cgroup_mode, copies_writable } => {
+                match self.open_board(version, slots, descriptors) {
+                    Ok(()) => out.push(Happening::Hello { cgroup_mode, copies_writable }),
+                    Err(error) => self.lose(&format!("sandboxd's hello: {error}"), out),
+                }
+            }
+            Event::Defined { function, errno } => out.push(Happening::Defined { function, errno }),
+            Event::Ready { slot, generation, streams, files, stage_ns, is_quiet_guess, held_memory_bytes, held_tasks } => {
+                if generation != self.generation(slot) {
+                    return;
+                }
+                let Slot::Warming { function } = self.slots[slot as usize] else { return };
+                let held = (held_memory_bytes, held_tasks);
+                match self.take_sandbox(slot, function, streams, &files, descriptors, held) {
+                    Ok(sandbox) => {
+                        self.slots[slot as usize] = Slot::Ready { sandbox };
+                        let pid = about.map_or(0, rustix::process::Pid::as_raw_pid);
+                        out.push(Happening::Ready { slot, function, pid, stage_ns, is_quiet_guess });
+                    }
+                    Err(error) => {
+                        self.retire(slot);
+                        out.push(Happening::Broken { slot, function, what: error.to_string() });
+                    }
+                }
+            }
+            Event::Failed { slot, generation, failure } => {
+                if generation != self.generation(slot) {
+                    return;
+                }
+                if let Slot::Warming { function } = self.slots[slot as usize] {
+                    out.push(Happening::BuildFailed { slot, function, failure });
+                }
+                self.slots[slot as usize] = Slot::Cold;
+                out.push(Happening::Gone { slot });
+            }
+            Event::Gone { slot, generation, verdict, detail, usage, incidents } => {
+                if generation == self.generation(slot) {
+                    self.bury(slot, verdict, detail, usage, incidents, out);
+                }
+            }
+            Event::Unpacked { token, errno, message } => out.push(Happening::Unpacked { token, errno, message }),
+        }
+    }
+
+    fn open_board(&mut self, version: u32, slots: u32, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let mut next = descriptors.into_iter();
+        let (Some(memory), Some(timer)) = (next.next(), next.next()) else { return Err(io::ErrorKind::InvalidData.into()) };
+        if version != VERSION || slots as usize != self.slots.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.board = Some(Board::map(memory.as_fd(), slots, timer)?);
+        Ok(())
+    }
+
+    fn take_sandbox(
+        &self,
+        slot: u32,
+        function: u32,
+        kinds: StreamKinds,
+        files: &[u8],
+        mut descriptors: Vec<OwnedFd>,
+        (held_memory_bytes, held_tasks): (u64, u64),
+    ) -> io::Result<Sandbox> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let of = self.functions.get(&function).ok_or_else(invalid)?;
+        if descriptors.len() != kinds.count() + files.len() {
+            return Err(invalid());
+        }
+        let kinds_of_files = files.iter().map(|number| File::from_u8(*number)).collect::<Option<Vec<_>>>();
+        let limit_fds = descriptors.split_off(kinds.count());
+        let files: LimitFiles = kinds_of_files.ok_or_else(invalid)?.into_iter().zip(limit_fds).collect();
+        let stream_fds = descriptors.split_off(1);
+        let call = descriptors.pop().ok_or_else(invalid)?;
+        let streams = match kinds {
+            StreamKinds::Lazy => None,
+            _ => Some(Streams::from_descriptors(of.contract, stream_fds).ok_or_else(invalid)?),
+        };
+        // From here on the peak is the call's, where the kernel lets it be reset.
+        let _ = files.reset_memory_peak();
+        let sandbox = Sandbox {
+            function,
+            contract: of.contract,
+            call,
+            streams,
+            cpu_base_ns: files.cpu_ns().unwrap_or(0),
+            files,
+            limits: of.limits,
+            held_memory_bytes,
+            held_tasks,
+            is_used: false,
+            logs: Logs { kept: Vec::new(), max: of.log_bytes as usize, is_cut: false },
+        };
+        self.watch_fd(&sandbox.call, slot, Source::Call, EventFlags::IN)?;
+        self.watch_streams(slot, &sandbox)?;
+        Ok(sandbox)
+    }
+
+    pub(crate) fn watch_streams(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
+        let Some(streams) = &sandbox.streams else { return Ok(()) };
+        rustix::io::ioctl_fionbio(streams.log(), true)?;
+        self.watch_fd(streams.log(), slot, Source::Log, EventFlags::IN)?;
+        match streams {
+            Streams::Link { socket, .. } => self.watch_fd(socket, slot, Source::Answer, EventFlags::IN),
+            Streams::Stdio { stdin, stdout, .. } => {
+                rustix::io::ioctl_fionbio(stdout, true)?;
+                if let Some(stdin) = stdin {
+                    rustix::io::ioctl_fionbio(stdin, true)?;
+                }
+                self.watch_fd(stdout, slot, Source::Answer, EventFlags::IN)
+            }
+        }
+    }
+
+    pub(crate) fn watch_fd(&self, fd: impl AsFd, slot: u32, source: Source, flags: EventFlags) -> io::Result<()> {
+        let token = Token { index: slot, generation: self.generation(slot), source: source as u8 };
+        self.watch.add(fd, token, flags)
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        self.board.as_ref().expect("no slot is ready before sandboxd's hello")
+    }
+
+    // Requests to sandboxd.
+
+    pub fn destroy(&mut self, slot: u32) {
+        self.to_destroy.push(slot);
+    }
+
+    fn ask(&mut self, request: Request, descriptor: Option<OwnedFd>) {
+        self.unsent.push_back((request, descriptor));
+        self.send_unsent();
+    }
+
+    /// A full socket means that sandboxd is busy; the rest goes out with its next event.
+    fn send_unsent(&mut self) {
+        while let Some((request, descriptor)) = self.unsent.front() {
+            let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            match packet::send(&self.control, request, &descriptors, None) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Sent; or sandboxd is gone, which its socket's end tells.
+                _ => drop(self.unsent.pop_front()),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A slot of the pool, as the worker sees it: in exactly one state, holding only what exists in that state.
+//!
+//! ```text
+//!  Cold ──build──► Warming ──ready──► Ready ──call──► Leased ──answer, reuse──► Resetting ──ok──► Ready
+//!   ▲                 │ failed         │  retire         │ every other end         │ not clean
+//!   │                 ▼                ▼                 ▼                         ▼
+//!   └──── gone ── (Cold)            Retired          Poisoned ◄────────────────────┘
+//!   └──── gone ─────────────────────────┴────────────────┘
+//! ```
+//!
+//! | state     | guarantee                                                                             |
+//! |-----------|---------------------------------------------------------------------------------------|
+//! | Cold      | no kernel object of this slot exists; its generation's number is never used again      |
+//! | Warming   | sandboxd builds; nothing is held here                                                  |
+//! | Ready     | never leased since it was built or reset; limits are the function's                    |
+//! | Leased    | one call owns it; the board decides how that call ends                                 |
+//! | Resetting | answered; must be found clean before anyone may have it                                |
+//! | Poisoned  | sandboxd was told to destroy it; a call may still wait for its last evidence           |
+//! | Retired   | the same, of a sandbox that was never leased                                           |
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mayfly_core::cgroup::{CallLimits, LimitFiles};
+use mayfly_core::protocol::{Contract, End};
+
+#[derive(Debug)]
+pub enum Slot {
+    Cold,
+    Warming { function: u32 },
+    Ready { sandbox: Sandbox },
+    Leased { sandbox: Sandbox, call: Call },
+    Resetting { sandbox: Sandbox },
+    Poisoned { call: Option<Evidence>, logs: Logs },
+    Retired,
+}
+
+impl Slot {
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Slot::Cold => "cold",
+            Slot::Warming { .. } => "warming",
+            Slot::Ready { .. } => "ready",
+            Slot::Leased { .. } => "leased",
+            Slot::Resetting { .. } => "resetting",
+            Slot::Poisoned { .. } => "poisoned",
+            Slot::Retired => "retired",
+        }
+    }
+
+    pub const fn sandbox_mut(&mut self) -> Option<&mut Sandbox> {
+        match self {
+            Slot::Ready { sandbox } | Slot::Leased { sandbox, .. } | Slot::Resetting { sandbox } => Some(sandbox),
+            _ => None,
+        }
+    }
+}
+
+/// The worker's ends of one sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub function: u32,
+    pub contract: Contract,
+    /// To its init.
+    pub call: OwnedFd,
+    /// None until a `start: lazy` program is started.
+    pub streams: Option<Streams>,
+    pub files: LimitFiles,
+    /// What the cgroup has now, and what it held when it was parked: no limit goes below that.
+    pub limits: CallLimits,
+    pub held_memory_bytes: u64,
+    pub held_tasks: u64,
+    /// CPU time spent before the call, which is not the call's.
+    pub cpu_base_ns: u64,
+    pub is_used: bool,
+    pub logs: Logs,
+}
+
+#[derive(Debug)]
+pub enum Streams {
+    Link { socket: OwnedFd, log: OwnedFd },
+    Stdio { stdin: Option<OwnedFd>, stdout: OwnedFd, log: OwnedFd },
+}
+
+impl Streams {
+    /// The worker's ends in the order init sends them.
+    pub fn from_descriptors(contract: Contract, descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut next = descriptors.into_iter();
+        let streams = match contract {
+            Contract::Link => Streams::Link { socket: next.next()?, log: next.next()? },
+            Contract::Stdio => Streams::Stdio { stdin: Some(next.next()?), stdout: next.next()?, log: next.next()? },
+        };
+        next.next().is_none().then_some(streams)
+    }
+
+    pub fn log(&self) -> BorrowedFd<'_> {
+        match self {
+            Streams::Link { log, .. } | Streams::Stdio { log, .. } => log.as_fd(),
+        }
+    }
+}
+
+/// The first bytes of what a program said, and whether there was more.
+#[derive(Debug, Default)]
+pub struct Logs {
+    pub kept: Vec<u8>,
+    pub max: usize,
+    pub is_cut: bool,
+}
+
+impl Logs {
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = self.max.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.is_cut |= bytes.len() > room;
+    }
+
+    pub fn take(&mut self) -> Self {
+        let empty = Logs { kept: Vec::new(), max: self.max, is_cut: false };
+        std::mem::replace(self, empty)
+    }
+}
+
+/// One invocation in a sandbox.
+#[derive(Debug)]
+pub struct Call {
+    pub output_bytes_max: usize,
+    /// `stdio`: what is still to be written to stdin.
+    pub pending: Option<(Vec<u8>, usize)>,
+    /// `stdio`: the result so far.
+    pub output: Vec<u8>,
+    /// `link`: the buffer handed over for a large result.
+    pub buffer: Option<OwnedFd>,
+}
+
+/// What is known of a call's end before sandboxd's `Gone` brings the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// The function's process ended by itself, as far as we know.
+    Ended(End),
+    Failed(Vec<u8>),
+    Malformed(&'static str),
+    OutputLimit,
+    Cancelled,
+    /// It could not be started at the lease.
+    NotStarted { stage: &'static str, errno: i32 },
+    /// sandboxd's verdict is on its way.
+    Judged,
+}

@@ -1,0 +1,83 @@
+// What a sandbox is, read from outside: /proc of the host says what the kernel enforces, whatever we meant to set.
+import { readdir, readFile, readlink } from 'node:fs/promises'
+import { PlatformError } from '../contract/errors.ts'
+
+export interface SandboxReport {
+  readonly id: string
+  readonly function: string
+  readonly state: string
+  readonly hostPid: number
+  /** Inode of each namespace, and whether this process has another one. */
+  readonly namespaces: Readonly<Record<string, { readonly inode: number; readonly isOwn: boolean }>>
+  /** Lines of mountinfo(5). */
+  readonly mounts: readonly string[]
+  readonly cgroups: readonly string[]
+  readonly ids: { readonly uid: string; readonly gid: string; readonly groups: string; readonly uidMap: readonly string[] }
+  /** Inheritable, permitted, effective, bounding, ambient: hexadecimal masks. */
+  readonly capabilities: Readonly<Record<string, string>>
+  readonly noNewPrivs: boolean
+  readonly seccomp: { readonly mode: string; readonly filters: number }
+  /** Lines of /proc/PID/limits. */
+  readonly limits: readonly string[]
+  readonly descriptors: Readonly<Record<string, string>>
+}
+
+/** Namespaces of a task, by their names in /proc/PID/ns. */
+const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'time', 'user', 'uts'] as const
+const CAPABILITY_SETS = ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'] as const
+
+/** SANDBOX_NOT_FOUND when the process ended meanwhile. */
+export async function inspectProcess(
+  sandbox: Pick<SandboxReport, 'id' | 'function' | 'state' | 'hostPid'>,
+): Promise<SandboxReport> {
+  const root = `/proc/${sandbox.hostPid}`
+  try {
+    const [status, mounts, cgroups, uidMap, limits, namespaces, descriptors] = await Promise.all([
+      readFile(`${root}/status`, 'utf8'),
+      lines(`${root}/mountinfo`),
+      lines(`${root}/cgroup`),
+      lines(`${root}/uid_map`),
+      lines(`${root}/limits`),
+      readNamespaces(root),
+      readDescriptors(root),
+    ])
+    const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? ''
+    return {
+      ...sandbox,
+      namespaces,
+      mounts,
+      cgroups,
+      ids: { uid: field('Uid'), gid: field('Gid'), groups: field('Groups').trim(), uidMap },
+      capabilities: Object.fromEntries(CAPABILITY_SETS.map((set) => [set, field(set)])),
+      noNewPrivs: field('NoNewPrivs') === '1',
+      seccomp: { mode: SECCOMP_MODES[Number(field('Seccomp'))] ?? 'unknown', filters: Number(field('Seccomp_filters')) },
+      limits,
+      descriptors,
+    }
+  } catch (cause) {
+    throw new PlatformError('SANDBOX_NOT_FOUND', `sandbox ${sandbox.id} ended while it was looked at`, { cause })
+  }
+}
+
+/** `Seccomp:` in proc_pid_status(5). */
+const SECCOMP_MODES = ['disabled', 'strict', 'filter']
+
+async function readNamespaces(root: string): Promise<SandboxReport['namespaces']> {
+  const read = async (name: string) => {
+    const [theirs, ours] = await Promise.all([readlink(`${root}/ns/${name}`), readlink(`/proc/self/ns/${name}`)])
+    const inode = Number(/\[(\d+)\]/.exec(theirs)?.[1])
+    return [name, { inode, isOwn: theirs !== ours }] as const
+  }
+  return Object.fromEntries(await Promise.all(NAMESPACES.map(read)))
+}
+
+async function readDescriptors(root: string): Promise<Record<string, string>> {
+  const numbers = await readdir(`${root}/fd`)
+  return Object.fromEntries(
+    await Promise.all(numbers.map(async (number) => [number, await readlink(`${root}/fd/${number}`)] as const)),
+  )
+}
+
+async function lines(path: string): Promise<string[]> {
+  return (await readFile(path, 'utf8')).trimEnd().split('\n')
+}

@@ -1,0 +1,51 @@
+// The limits of one call: the function's, lowered where the call asks for less.
+import { PlatformError } from '../contract/errors.ts'
+import { type CallLimits, LIMIT_BOUNDS, type Limits } from '../contract/limits.ts'
+import type { NativeLimits } from '../native/index.ts'
+
+/** The cgroup's period, in which `cpu` cores are a quota. */
+const CPU_PERIOD_US = 100_000
+/** What a call needs beyond what its parked sandbox already holds. Guess; a call that needs more ends out_of_memory. */
+const HEADROOM_BYTES = 1024 * 1024
+
+export function nativeLimits(limits: Limits): NativeLimits {
+  return {
+    cpuQuotaUs: Math.round(limits.cpu * CPU_PERIOD_US),
+    cpuWeight: limits.cpuWeight,
+    memoryBytes: limits.memoryBytes,
+    pids: limits.pids,
+    wallMs: limits.wallMs,
+    cpuMs: limits.cpuMs,
+    outputBytes: limits.outputBytes,
+  }
+}
+
+/** Refuses to raise: INVALID_REQUEST. */
+export function lowerLimits(limits: Limits, asked: CallLimits): Limits {
+  const lowered = { ...limits }
+  for (const [key, value] of Object.entries(asked) as [keyof CallLimits, number | undefined][]) {
+    if (value === undefined) continue
+    const [min] = LIMIT_BOUNDS[key] ?? []
+    if (min === undefined) throw new PlatformError('INVALID_REQUEST', `${key} is no limit of a call`)
+    // 0 means "no limit" for cpuMs, so the function's own 0 is the highest of all.
+    const isUnlimited = key === 'cpuMs' && limits.cpuMs === 0
+    const isWhole = key === 'cpu' || Number.isInteger(value)
+    if (!Number.isFinite(value) || !isWhole || value < Math.max(min, key === 'cpuMs' ? 1 : 0)) {
+      throw new PlatformError('INVALID_REQUEST', `${key}: ${value} is below the least, ${min}, or no number`)
+    }
+    if (value > limits[key] && !isUnlimited) {
+      throw new PlatformError('INVALID_REQUEST', `${key}: a call may lower the function's ${limits[key]}, not raise it to ${value}`)
+    }
+    lowered[key] = value
+  }
+  return lowered
+}
+
+/** Never below what the parked sandbox holds: v1 would refuse, v2 would kill. */
+export function aboveHeld(limits: NativeLimits, [memoryBytes, tasks]: [number, number]): NativeLimits {
+  return {
+    ...limits,
+    memoryBytes: Math.max(limits.memoryBytes, memoryBytes + HEADROOM_BYTES),
+    pids: Math.max(limits.pids, tasks),
+  }
+}
