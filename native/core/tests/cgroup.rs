@@ -3,12 +3,12 @@
 
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mayfly_core::cgroup::{
-    CallLimits, Cgroups, Controller, File, Handover, Leaf, LimitFiles, Mode, NodeLimits, open, probe,
+    CallLimits, Cgroups, Controller, File, Handover, Hierarchy, Leaf, LimitFiles, Mode, NodeLimits, Offer, open, probe,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -23,7 +23,25 @@ struct House {
 
 impl House {
     fn build(test: &str) -> Option<House> {
-        let offer = probe().expect("mountinfo is readable");
+        House::build_for(test, probe().expect("mountinfo is readable"))
+    }
+
+    /// As on a host without a v2 mount, which a hybrid one can pretend to be.
+    fn build_v1(test: &str) -> Option<House> {
+        let mut offer = probe().expect("mountinfo is readable");
+        let cpuacct = Path::new("/sys/fs/cgroup/cpuacct");
+        if offer.mode != Mode::Hybrid || !cpuacct.exists() {
+            eprintln!("skipped: no v1 hierarchies here");
+            return None;
+        }
+        offer.mode = Mode::V1;
+        offer.hierarchies.retain(|hierarchy| !hierarchy.is_v2());
+        let accounts = Hierarchy { mount: cpuacct.to_owned(), controllers: vec![Controller::Cpuacct] };
+        offer.hierarchies.push(accounts);
+        House::build_for(test, offer)
+    }
+
+    fn build_for(test: &str, offer: Offer) -> Option<House> {
         let name = format!("mayfly-test-{}-{test}", std::process::id());
         let mut handover = Handover::new(offer.mode);
         let mut nodes = Vec::new();
@@ -175,6 +193,17 @@ fn cpu_time_and_throttling_are_counted() {
     spinner.kill().unwrap();
     spinner.wait().unwrap();
     assert!(leaf.incidents().unwrap().throttled_count > 0);
+    remove(&leaf);
+}
+
+#[test]
+fn v1_alone_takes_cpu_time_from_cpuacct() {
+    let Some(house) = House::build_v1("v1") else { return };
+    let leaf = house.leaf(&LIMITS);
+    assert!(leaf.into_cgroup().is_none());
+    assert!(leaf.files().get(File::CpuacctUsage).is_some() && leaf.files().get(File::CpuStat).is_none());
+    start(&leaf, "x=1; while [ $x -lt 20000 ]; do x=$((x + 1)); done").wait().unwrap();
+    assert!(leaf.files().usage().unwrap().cpu_ns > 1_000_000);
     remove(&leaf);
 }
 

@@ -13,7 +13,7 @@ use mayfly_core::cgroup::{Controller, Handover, Hierarchy, Mode, probe};
 use rustix::fs::{Access, Gid, Mode as Permission, OFlags, Uid, access, chown};
 use rustix::process::geteuid;
 
-use crate::failure::{At, Failure, Stage};
+use crate::failure::{At, Code, Failure, Stage};
 use crate::ids::Ids;
 use crate::options::{CgroupChoice, Options};
 
@@ -96,6 +96,10 @@ pub fn find(options: &Options) -> Result<Plan, Failure> {
                 .at(Stage::Cgroup, "looking for a delegated group")?
                 .ok_or_else(|| Failure::host_unfit(Stage::Cgroup, "no cgroup was delegated to this user", DELEGATE))?,
         };
+        // Read-only in most containers, absent where the operator named it wrongly.
+        access(&base, Access::WRITE_OK)
+            .at(Stage::Cgroup, format!("writing to {}", base.display()))
+            .map_err(|failure| Failure { code: Code::HostUnfit, ..failure.with_remedy(DELEGATE) })?;
         nodes.push(node(hierarchy, base, &options.instance));
     }
     let offered = |one: &Controller| nodes.iter().any(|node| node.controllers.contains(one));

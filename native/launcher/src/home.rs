@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, mkdirat, openat};
 use rustix::io::{Errno, pread, pwrite};
+use rustix::process::geteuid;
 
 use crate::failure::{At, Code, Failure, Stage};
 
@@ -77,23 +78,24 @@ impl Home {
 
 fn folder(home: BorrowedFd<'_>, name: &str, owner: Owner) -> Result<OwnedFd, Failure> {
     let what = format!("opening the folder {name} of the home");
-    let is_new = match mkdirat(home, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
+    match mkdirat(home, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).at(Stage::Home, &what),
-    };
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = openat(home, name, flags, Mode::empty()).at(Stage::Home, &what)?;
-    if is_new {
-        give(folder.as_fd(), owner).at(Stage::Home, &what)?;
-    }
     let found = fstat(&folder).at(Stage::Home, &what)?.st_uid;
-    if found != owner.uid {
-        let message = format!("the folder {name} of the home belongs to the id {found}, not to {}", owner.uid);
-        let remedy = format!("remove {name}: it is made again; or start as who owns it");
-        return Err(Failure::host_unfit(Stage::Home, message, remedy));
+    if found == owner.uid {
+        return Ok(folder);
     }
-    Ok(folder)
+    // Made by us a moment ago, or by root at an earlier time; an id without privilege cannot have put it here.
+    if found == geteuid().as_raw() {
+        give(folder.as_fd(), owner).at(Stage::Home, &what)?;
+        return Ok(folder);
+    }
+    let message = format!("the folder {name} of the home belongs to the id {found}, not to {}", owner.uid);
+    let remedy = format!("remove {name}: it is made again; or start as who owns it");
+    Err(Failure::host_unfit(Stage::Home, message, remedy))
 }
 
 fn give(file: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {

@@ -119,8 +119,9 @@ fn first_child(plans: Plans, talk: BorrowedFd<'_>) -> Result<Never, Failure> {
     if let Ids::Service { base } = plans.ids {
         become_service(base).at(Stage::Privileges, "becoming the service id")?;
     }
-    unshare_namespaces(NAMESPACES).at(Stage::Namespaces, "unshare").map_err(|failure| {
-        failure.with_remedy("see mayfly doctor: user namespaces may be switched off or all in use")
+    unshare_namespaces(NAMESPACES).at(Stage::Namespaces, "unshare").map_err(|failure| Failure {
+        code: Code::HostUnfit,
+        ..failure.with_remedy("see mayfly doctor: user namespaces may be switched off or all in use")
     })?;
     say(talk, UNSHARED, &[]).at(Stage::IdMap, "asking for the id map")?;
     let mut answer = [0; 1];

@@ -145,3 +145,34 @@ fn write_if_present(file: &Path, value: &str) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_path_named_after_the_life_and_owned_by_it_is_believed() {
+        let folder = std::env::temp_dir().join(format!("mayfly-janitor-{}", std::process::id()));
+        let node = folder.join("a-1");
+        fs::create_dir_all(&node).unwrap();
+        let uid = geteuid().as_raw();
+        assert!(is_of(&node, "a-1", uid));
+        assert!(!is_of(&node, "a-2", uid));
+        assert!(!is_of(&node, "a-1", uid + 1));
+        assert!(!is_of(&folder.join("a-1/../a-1"), "a-1", uid));
+        assert!(!is_of(&folder.join("a-3"), "a-3", uid));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_recorded_process_that_is_another_by_now_is_left_alone() {
+        let mut other = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let uid = geteuid().as_raw();
+        let process = Process::of(other.id()).unwrap();
+        kill_recorded(Process { start_time: process.start_time + 1, ..process }, uid).unwrap();
+        kill_recorded(process, uid + 1).unwrap();
+        assert!(other.try_wait().unwrap().is_none());
+        kill_recorded(process, uid).unwrap();
+        assert!(!other.wait().unwrap().success());
+    }
+}

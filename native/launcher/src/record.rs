@@ -106,3 +106,36 @@ fn remove_if_present(folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         other => other.map_err(Into::into),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Owner;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_by_its_start() {
+        let own = std::process::id();
+        assert_eq!(Process::of(own).unwrap(), Process::of(own).unwrap());
+        assert!(Process::of(u32::MAX).is_err());
+        assert_ne!(Process::of(1).unwrap().start_time, Process::of(own).unwrap().start_time);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_nonsense_is_removed() {
+        let path = std::env::temp_dir().join(format!("mayfly-record-{}", std::process::id()));
+        let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let home = Home::open(&path, owner).unwrap();
+        let process = Process::of(std::process::id()).unwrap();
+        let cgroups = vec![PathBuf::from("/sys/fs/cgroup/mayfly/a-1")];
+        let record = Record { instance: "a-1".to_owned(), boot_id: boot_id().unwrap(), process, cgroups };
+        record.write(&home).unwrap();
+        record.write(&home).unwrap();
+        fs::write(path.join("run/torn.json"), "{").unwrap();
+        fs::write(path.join("run/renamed.json"), serde_json::to_string(&record).unwrap()).unwrap();
+        fs::write(path.join("run/a-2.draft"), "").unwrap();
+        assert_eq!(Record::all(&home).unwrap(), std::slice::from_ref(&record));
+        record.remove(&home).unwrap();
+        assert_eq!(names(home.run()).unwrap(), ["lock"]);
+        fs::remove_dir_all(path).unwrap();
+    }
+}
