@@ -17,6 +17,8 @@ export interface PackOptions {
   readonly store: Store
   /** Files and folders copied as they are, under their own path or another; libraries they need come too. */
   readonly include?: readonly (string | { readonly from: string; readonly to: string })[]
+  /** Folders that hold libraries, before those this machine is configured for. */
+  readonly libraryFolders?: readonly string[]
   /** The program alone unless given. */
   readonly entrypoint?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
@@ -30,6 +32,7 @@ export interface PackOptions {
 interface Pack {
   readonly layer: LayerDraft
   readonly seen: Set<string>
+  readonly libraryFolders: readonly string[]
   readonly say: (line: string) => void
 }
 
@@ -37,7 +40,8 @@ interface Pack {
 const INTERPRETERS_MAX = 5
 
 export async function packBinary(options: PackOptions): Promise<Image> {
-  const pack: Pack = { layer: new LayerDraft(), seen: new Set(), say: options.onProgress ?? (() => {}) }
+  const { libraryFolders = [], onProgress: say = () => {} } = options
+  const pack: Pack = { layer: new LayerDraft(), seen: new Set(), libraryFolders, say }
   const path = resolve(options.path)
   await addProgram(path, pack, 0)
   for (const item of options.include ?? []) await addIncluded(item, pack)
@@ -81,7 +85,7 @@ async function addProgram(path: string, pack: Pack, depth: number): Promise<void
 
 /** The loader and the libraries of an object, and of those in turn. `optional` ones that are missing are only said. */
 async function addLibraries(start: LoadedObject, pack: Pack, need: 'required' | 'optional'): Promise<void> {
-  const folders = await systemFolders(start.elf.interpreter)
+  const folders = [...pack.libraryFolders, ...(await systemFolders(start.elf.interpreter))]
   if (start.elf.interpreter !== undefined) pack.seen.add(await addWithLinks(start.elf.interpreter, pack.layer))
   const found: { readonly name: string; readonly path: string; readonly real: string }[] = []
   for (const queue: LoadedObject[] = [start]; queue.length > 0; ) {

@@ -4,7 +4,7 @@ import { open } from 'node:fs/promises'
 import { PlatformError } from '../contract/errors.ts'
 import type { Store } from './store.ts'
 import { readTar, type TarEntry } from './tar.ts'
-import { ImageTree, parentOf, type TreeNode } from './tree.ts'
+import { ImageTree, type TreeNode } from './tree.ts'
 
 export interface StoredNode extends TreeNode {
   /** The layer that holds the content, and where in its tar. */
@@ -15,18 +15,16 @@ export interface StoredNode extends TreeNode {
 
 /** Layers of a few images; one of 20,000 entries takes some 5 MiB. Guess; nothing depends on it. */
 const LAYERS_CACHED_MAX = 32
-/** As overlayfs and the image-spec have them: `.wh.name` deletes name, the opaque one all that lies below. */
-const WHITEOUT = '.wh.'
-const OPAQUE = '.wh..wh..opq'
+type Entry = TarEntry & { readonly type: TreeNode['type'] }
 
-const indexes = new WeakMap<Store, Map<string, Promise<readonly TarEntry[]>>>()
+const indexes = new WeakMap<Store, Map<string, Promise<readonly Entry[]>>>()
 
 export async function readImageTree(layers: readonly string[], store: Store): Promise<ImageTree<StoredNode>> {
   const tree = new ImageTree<StoredNode>()
   for (const layer of layers) {
-    const entries = await indexOf(layer, store)
-    applyWhiteouts(entries, tree)
-    for (const entry of entries) applyEntry(entry, layer, tree)
+    for (const { path, type, mode, linkname, offset, size } of await indexOf(layer, store)) {
+      tree.set(path, { type, mode, target: type === 'symlink' ? linkname : '', layer, offset, size })
+    }
   }
   return tree
 }
@@ -47,8 +45,8 @@ export async function readStored(
   }
 }
 
-async function indexOf(layer: string, store: Store): Promise<readonly TarEntry[]> {
-  const cached = indexes.get(store) ?? new Map<string, Promise<readonly TarEntry[]>>()
+async function indexOf(layer: string, store: Store): Promise<readonly Entry[]> {
+  const cached = indexes.get(store) ?? new Map<string, Promise<readonly Entry[]>>()
   indexes.set(store, cached)
   const known = cached.get(layer)
   if (known) return await known
@@ -63,43 +61,26 @@ async function indexOf(layer: string, store: Store): Promise<readonly TarEntry[]
   return await index
 }
 
-async function readIndex(layer: string, store: Store): Promise<readonly TarEntry[]> {
+async function readIndex(layer: string, store: Store): Promise<readonly Entry[]> {
   await store.verifyBlob(layer)
   const file = await open(store.blobPath(layer))
   try {
-    const entries: TarEntry[] = []
-    for await (const entry of readTar(file, (await file.stat()).size)) entries.push(entry)
+    const entries: Entry[] = []
+    for await (const entry of readTar(file, (await file.stat()).size)) {
+      // The root itself may be listed; its mode is the sandbox's matter.
+      if (entry.path !== '') entries.push(requireSupported(entry))
+    }
     return entries
   } finally {
     await file.close()
   }
 }
 
-/** First, because a layer's deletions concern the layers below it and not what it brings itself. */
-function applyWhiteouts(entries: readonly TarEntry[], tree: ImageTree<StoredNode>): void {
-  for (const { path } of entries) {
-    const name = path.slice(path.lastIndexOf('/') + 1)
-    if (name === OPAQUE) tree.deleteBelow(parentOf(path))
-    else if (name.startsWith(WHITEOUT))
-      tree.delete([parentOf(path), name.slice(WHITEOUT.length)].filter(Boolean).join('/'))
-  }
-}
-
-function applyEntry(entry: TarEntry, layer: string, tree: ImageTree<StoredNode>): void {
+/** What unpacking refuses is refused here already: no builder of ours makes it. */
+function requireSupported(entry: TarEntry): Entry {
   const { path, type } = entry
-  const isWhiteout = path.slice(path.lastIndexOf('/') + 1).startsWith(WHITEOUT)
-  if (path === '' || type === 'other' || isWhiteout) return
-  if (type === 'hardlink') {
-    const target = tree.get(
-      entry.linkname
-        .split('/')
-        .filter((part) => part !== '' && part !== '.')
-        .join('/'),
-    )
-    if (!target) throw new PlatformError('INVALID_IMAGE', `/${path} is a hard link to what the image does not hold`)
-    tree.set(path, target)
-    return
-  }
-  const { mode, linkname, offset, size } = entry
-  tree.set(path, { type, mode, target: type === 'symlink' ? linkname : '', layer, offset, size })
+  const isDeletion = path.slice(path.lastIndexOf('/') + 1).startsWith('.wh.')
+  if (type !== 'hardlink' && type !== 'other' && !isDeletion) return { ...entry, type }
+  const kind = isDeletion ? 'a deletion' : type === 'hardlink' ? 'a hard link' : 'a device or a pipe'
+  throw new PlatformError('INVALID_IMAGE', `/${path} is ${kind}, which is not supported in a layer`)
 }

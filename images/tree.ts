@@ -31,21 +31,17 @@ export class ImageTree<N extends TreeNode> {
   /** Puts a node of a higher layer over what is there: only a directory over a directory keeps what is below. */
   set(path: string, node: N): void {
     const old = this.#nodes.get(path)
-    if (old && !(old.type === 'directory' && node.type === 'directory')) this.delete(path)
+    if (old && !(old.type === 'directory' && node.type === 'directory')) this.#delete(path)
     this.#nodes.set(path, node)
     const parent = parentOf(path)
     const siblings = this.#children.get(parent) ?? new Set()
     this.#children.set(parent, siblings.add(path))
   }
 
-  delete(path: string): void {
-    this.deleteBelow(path)
+  #delete(path: string): void {
+    for (const child of [...(this.#children.get(path) ?? [])]) this.#delete(child)
     this.#nodes.delete(path)
     this.#children.get(parentOf(path))?.delete(path)
-  }
-
-  deleteBelow(path: string): void {
-    for (const child of [...(this.#children.get(path) ?? [])]) this.delete(child)
   }
 
   /** `last: 'keep'` does not follow a symbolic link at the very end. A loop of links is an obstacle. */

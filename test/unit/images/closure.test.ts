@@ -1,7 +1,7 @@
 // That a packed program has what the host's own loader would give it.
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { packBinary } from '../../../images/closure.ts'
 import { checkCommand } from '../../../images/deployable.ts'
@@ -74,7 +74,7 @@ describe('packing a program', () => {
     ).toBeTruthy()
   })
 
-  it('follows RUNPATH with $ORIGIN, and links a library found by configuration beside libc', async () => {
+  it('follows RUNPATH with $ORIGIN, and links a library found in a configured folder beside libc', async () => {
     const folder = createFolder()
     mkdirSync(join(folder, 'lib'))
     writeFiles(folder, {
@@ -87,6 +87,11 @@ describe('packing a program', () => {
     const { paths } = await pack(join(folder, 'main'))
     expect(paths).toContain(join(folder, 'lib/libleaf.so.1'))
     gcc('-o', 'lost', 'main.c', 'lib/libleaf.so.1')
+    const libc = lddPaths('/bin/true').find((found) => found.includes('libc')) as string
+    const configured = await pack(join(folder, 'lost'), { libraryFolders: [join(folder, 'lib')] })
+    expect(configured.paths).toEqual(
+      expect.arrayContaining([join(folder, 'lib/libleaf.so.1'), join(dirname(libc), 'libleaf.so.1')]),
+    )
     await expect(pack(join(folder, 'lost'))).rejects.toMatchObject({
       code: 'INVALID_IMAGE',
       message: expect.stringMatching(/lost needs libleaf\.so\.1, which is not on this machine/),

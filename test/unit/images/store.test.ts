@@ -1,5 +1,6 @@
 // That a store never holds half a blob, half a reference or an image it cannot vouch for.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chownSync,
   existsSync,
@@ -52,6 +53,21 @@ describe('a store', () => {
     writeFileSync(join(store.home, 'staging', `${process.pid}-${started}-mine`), 'being written')
     openStore(store.home)
     expect(staging(store.home)).toEqual([`${process.pid}-${started}-mine`])
+  })
+
+  it('holds nothing of a writer that is killed, once it is opened again', async () => {
+    const store = createStore()
+    const writer = `
+      import { openStore } from ${JSON.stringify(new URL('../../../images/store.ts', import.meta.url).href)}
+      async function* endless() { for (;;) yield Buffer.alloc(1 << 20) }
+      await openStore(${JSON.stringify(store.home)}).putBlob(endless())`
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', writer], { stdio: 'ignore' })
+    await expect.poll(() => staging(store.home).length, { timeout: 10_000 }).toBe(1)
+    const ended = once(child, 'exit')
+    child.kill('SIGKILL')
+    await ended
+    openStore(store.home)
+    expect([...staging(store.home), ...readdirSync(join(store.home, 'blobs/sha256'))]).toEqual([])
   })
 
   it('reads an image by tag, by short tag and by digest', async () => {
