@@ -31,7 +31,8 @@ export interface RunningServer {
 export async function serve(config: Config, log: Log): Promise<RunningServer> {
   const store = openStore(config.home)
   const registry = openRegistry(config.home, (file, err) => log.error({ file, err }, 'unreadable record left out'))
-  const pool = await openPool({ ...config, onLog: (line) => log.info(line) })
+  const pool = await openPool({ ...config, onLog: (line) => hear(log, line) })
+  log.info({ ...pool.host }, 'pool open')
   const deployer = createDeployer({
     pool,
     store,
@@ -45,6 +46,7 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
   const onProgress = (line: string) => (line.startsWith('example ') ? log.warn(line) : log.debug(line))
   try {
     const url = await listen(server, config)
+    log.info({ url }, 'listening')
     // While still root: the folder of the examples may be readable to root alone.
     const examples = registry.list().length === 0 ? await buildExamples({ store, onProgress }) : []
     dropPrivileges(config.home, config.uidBase)
@@ -53,7 +55,7 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
       ...examples.map(({ manifest }) => attempt(log, manifest.name, deployer.deploy(manifest))),
     ])
     phase = 'ready'
-    return { url, functions: pool.functions(), lost: lostOf(pool), drain }
+    return { url, functions: [...pool.functions()].sort(), lost: lostOf(pool), drain }
   } catch (error) {
     server.close()
     await pool.close()
@@ -69,6 +71,13 @@ export async function serve(config: Config, log: Log): Promise<RunningServer> {
     server.closeAllConnections()
     await pool.close()
   }
+}
+
+/** The pool's lines carry their own level and words. */
+function hear(log: Log, line: object): void {
+  const { level, msg, ...fields } = line as { level?: unknown; msg?: string }
+  if (level === 'error' || level === 'warn') log[level](fields, msg)
+  else log.info(fields, msg)
 }
 
 /** One function that cannot start must not keep the others down. */
