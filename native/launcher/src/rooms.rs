@@ -70,7 +70,9 @@ pub fn enter(layers: Layers) -> Result<(), Failure> {
     guest_dev(root.as_fd(), &guest_devices).at(Stage::Devices, "/dev-guest")?;
     set_mount_flags(root.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY).at(Stage::Root, "read-only root")?;
     pivot(root).at(Stage::PivotRoot, "leaving the host's tree")?;
-    remove_staging().at(Stage::Staging, "removing interrupted unpackings")
+    remove_staging()
+        .at(Stage::Staging, "removing interrupted unpackings")
+        .map_err(|failure| failure.with_remedy("remove layers/.staging-* of MAYFLY_HOME as who owns them"))
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
