@@ -11,8 +11,13 @@ import { openStore, type Store } from '../../../images/store.ts'
 type Content = string | Uint8Array | { link: string } | { text: string; mode: number }
 export type Files = Readonly<Record<string, Content>>
 
+/** For a whole suite, which removes it itself. */
+export function createKeptFolder(): string {
+  return mkdtempSync(join(tmpdir(), 'mayfly images '))
+}
+
 export function createFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'mayfly images '))
+  const folder = createKeptFolder()
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
