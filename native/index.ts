@@ -115,6 +115,8 @@ export interface Core {
   /** Memory bytes and tasks of the parked sandbox. */
   held(slot: number): [memoryBytes: number, tasks: number]
   cancel(slot: number, generation: number): boolean
+  /** Destroys the sandboxes whose calls were answered since the last time. */
+  flush(): void
   retire(slot: number): void
   state(slot: number): string
   close(): void

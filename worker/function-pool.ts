@@ -44,6 +44,11 @@ export class FunctionPool {
     return Math.max(0, Math.min(shortage, room, most))
   }
 
+  /** Somebody waits, or half of what is kept ready is gone. */
+  get isShort(): boolean {
+    return this.#waiters.size > 0 || this.ready.length * 2 < this.spec.pool.min
+  }
+
   get isWaitedFor(): boolean {
     return this.#waiters.size > 0
   }

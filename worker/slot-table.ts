@@ -30,6 +30,12 @@ interface Occupant {
  * build side by side only makes each later. */
 const WARMING_PER_CPU = 2
 
+/** After a call, tear-down and refill wait this long for the next one, so that a burst served from the pool has the
+ * processors to itself. Measured by bench lease: done at once they make its median ten times slower. */
+const SETTLE_MS = 2
+/** But no longer than until this many sandboxes wait to be destroyed. Guess: a millisecond's work or two each. */
+const UNDESTROYED_MAX = 256
+
 export class SlotTable {
   readonly #house: House
   readonly #occupants: (Occupant | undefined)[]
@@ -40,6 +46,8 @@ export class SlotTable {
   #nextId = 1
   #warming = 0
   #isRefillDue = false
+  #undestroyed = 0
+  readonly #settling = setTimeout(() => this.#refillSoon(), SETTLE_MS)
   #onAllCold: (() => void) | undefined
 
   constructor(house: House) {
@@ -96,9 +104,12 @@ export class SlotTable {
     return start
   }
 
+  /** After an answer: what it takes to serve the next one is done now only if that is urgent. */
   unlease(entry: FunctionPool): void {
     entry.leased -= 1
-    this.#refillSoon()
+    this.#undestroyed += 1
+    if (entry.isShort || this.#undestroyed >= UNDESTROYED_MAX) this.#refillSoon()
+    else this.#settling.refresh()
   }
 
   refill(entry: FunctionPool): void {
@@ -151,6 +162,7 @@ export class SlotTable {
 
   /** When every slot is cold. */
   allCold(): Promise<void> {
+    this.#refillSoon()
     return new Promise((resolve) => {
       this.#onAllCold = resolve
       this.#checkAllCold()
@@ -159,6 +171,7 @@ export class SlotTable {
 
   lost(error: PlatformError): void {
     for (const { reject } of this.#deploying.values()) reject(error)
+    clearTimeout(this.#settling)
     this.#cold.length = this.#occupants.length
     this.#checkAllCold()
   }
@@ -254,6 +267,8 @@ export class SlotTable {
     this.#isRefillDue = true
     setImmediate(() => {
       this.#isRefillDue = false
+      this.#undestroyed = 0
+      this.#house.core.flush()
       const entries = [...this.#entries.values()]
       for (const entry of entries.filter((one) => one.isWaitedFor)) this.refill(entry)
       for (const entry of entries) this.refill(entry)

@@ -28,7 +28,9 @@ impl Pool {
         match state {
             Slot::Leased { sandbox, .. } if sandbox.contract == Contract::Link => self.hear_link(slot, out),
             Slot::Leased { .. } => self.hear_stdout(slot),
-            Slot::Ready { .. } | Slot::Resetting { .. } => self.break_idle(slot, "it answered before it was called", out),
+            Slot::Ready { .. } | Slot::Resetting { .. } => {
+                self.break_idle(slot, "it answered before it was called", out)
+            }
             _ => {}
         }
     }
@@ -112,7 +114,9 @@ impl Pool {
         match packet.message {
             FromCall::Ended(end) => self.process_ended(slot, end, out),
             FromCall::Started => self.started(slot, packet.descriptors),
-            FromCall::Failed { stage, errno } => self.end_badly(slot, Evidence::NotStarted { stage: stage.name(), errno }),
+            FromCall::Failed { stage, errno } => {
+                self.end_badly(slot, Evidence::NotStarted { stage: stage.name(), errno })
+            }
             FromCall::IsReset => self.is_reset(slot, packet.descriptors, out),
         }
     }
@@ -154,7 +158,8 @@ impl Pool {
 
     /// `start: lazy`: the program runs; now its payload.
     fn started(&mut self, slot: u32, descriptors: Vec<OwnedFd>) {
-        let Slot::Leased { mut sandbox, mut call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
+        let Slot::Leased { mut sandbox, mut call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold)
+        else {
             return;
         };
         sandbox.streams = Streams::from_descriptors(sandbox.contract, descriptors);
@@ -194,7 +199,8 @@ impl Pool {
     }
 
     pub(crate) fn go_on_writing(&mut self, slot: u32) {
-        let Slot::Leased { mut sandbox, mut call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
+        let Slot::Leased { mut sandbox, mut call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold)
+        else {
             unreachable!("stdin is watched only while leased")
         };
         let wrote = self.write_stdin(slot, &mut sandbox, &mut call);
@@ -231,7 +237,7 @@ impl Pool {
         } else {
             self.slots[slot as usize] = Slot::Poisoned { call: None, logs: Logs::default() };
             self.dead.push(sandbox);
-            self.destroy(slot);
+            self.destroy_later(slot);
         }
     }
 

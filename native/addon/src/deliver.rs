@@ -177,7 +177,9 @@ impl Scope {
     fn string(&self, text: &str) -> sys::napi_value {
         let mut value = ptr::null_mut();
         // SAFETY: `text` is `len` bytes of UTF-8, which the call copies.
-        unsafe { sys::napi_create_string_utf8(self.env, text.as_ptr().cast(), text.len().cast_signed(), &raw mut value) };
+        unsafe {
+            sys::napi_create_string_utf8(self.env, text.as_ptr().cast(), text.len().cast_signed(), &raw mut value)
+        };
         value
     }
 

@@ -142,7 +142,6 @@ impl Core {
             for happening in happenings {
                 deliver.happening(happening);
             }
-            polled.borrow_mut().flush();
         };
         let poll = uv::Poll::start(env.get_uv_event_loop()?, epoll.as_fd(), Box::new(on_readable))
             .map_err(|errno| failure("uv_poll", &io::Error::from_raw_os_error(-errno)))?;
@@ -154,7 +153,8 @@ impl Core {
     #[napi]
     pub fn define(&self, id: u32, definition: Definition, filter: &[u8]) -> Result<()> {
         let invalid = |what: &str| napi::Error::from_reason(what.to_owned());
-        let ablation = Ablation::from_names(definition.ablate.iter().map(String::as_str)).map_err(|why| invalid(&why))?;
+        let ablation =
+            Ablation::from_names(definition.ablate.iter().map(String::as_str)).map_err(|why| invalid(&why))?;
         let contract = if definition.contract == "link" { Contract::Link } else { Contract::Stdio };
         let start = if definition.start == "lazy" { Start::Lazy } else { Start::Eager };
         let bytes = |list: &[String]| list.iter().map(|text| text.clone().into_bytes()).collect();
@@ -213,11 +213,7 @@ impl Core {
     pub fn call(&self, slot: u32, payload: &[u8], limits: Option<Limits>) -> Result<()> {
         let mut pool = self.pool.borrow_mut();
         let wanted = limits.as_ref().map(Limits::wanted);
-        let called = pool.call(slot, payload, wanted);
-        called.map_err(|error| {
-            pool.flush();
-            failure("call", &error)
-        })
+        pool.call(slot, payload, wanted).map_err(|error| failure("call", &error))
     }
 
     /// What the parked sandbox holds: no call's memory or pids limit may go below it.
@@ -231,17 +227,18 @@ impl Core {
 
     #[napi]
     pub fn cancel(&self, slot: u32, generation: u32) -> bool {
-        let mut pool = self.pool.borrow_mut();
-        let is_running = pool.cancel(slot, generation);
-        pool.flush();
-        is_running
+        self.pool.borrow_mut().cancel(slot, generation)
+    }
+
+    /// Destroys the sandboxes whose calls were answered since the last time: when is policy.
+    #[napi]
+    pub fn flush(&self) {
+        self.pool.borrow_mut().flush();
     }
 
     #[napi]
     pub fn retire(&self, slot: u32) {
-        let mut pool = self.pool.borrow_mut();
-        pool.retire(slot);
-        pool.flush();
+        self.pool.borrow_mut().retire(slot);
     }
 
     #[napi]
@@ -267,4 +264,3 @@ fn sealed_spec(spec: &Spec) -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(memfd)
 }
-

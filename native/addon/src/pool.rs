@@ -69,20 +69,57 @@ pub enum Done {
 
 /// What the worker's JavaScript is told.
 pub enum Happening {
-    Hello { cgroup_mode: String, copies_writable: bool },
-    Defined { function: u32, errno: i32 },
-    Ready { slot: u32, function: u32, pid: i32, stage_ns: Vec<u32>, is_quiet_guess: bool },
+    Hello {
+        cgroup_mode: String,
+        copies_writable: bool,
+    },
+    Defined {
+        function: u32,
+        errno: i32,
+    },
+    Ready {
+        slot: u32,
+        function: u32,
+        pid: i32,
+        stage_ns: Vec<u32>,
+        is_quiet_guess: bool,
+    },
     /// Clean again after a call.
-    Again { slot: u32, function: u32 },
-    BuildFailed { slot: u32, function: u32, failure: Failure },
-    Done { slot: u32, done: Done, logs: Logs, usage: Usage, incidents: Incidents },
+    Again {
+        slot: u32,
+        function: u32,
+    },
+    BuildFailed {
+        slot: u32,
+        function: u32,
+        failure: Failure,
+    },
+    Done {
+        slot: u32,
+        done: Done,
+        logs: Logs,
+        usage: Usage,
+        incidents: Incidents,
+    },
     /// A sandbox that waited ended by itself; `what` says how.
-    Broken { slot: u32, function: u32, what: String },
+    Broken {
+        slot: u32,
+        function: u32,
+        what: String,
+    },
     /// The slot is cold again.
-    Gone { slot: u32 },
-    Unpacked { token: u32, errno: i32, message: String },
+    Gone {
+        slot: u32,
+    },
+    Unpacked {
+        token: u32,
+        errno: i32,
+        message: String,
+    },
     /// sandboxd is gone, and every sandbox with it.
-    Lost { why: String },
+    Lost {
+        why: String,
+    },
 }
 
 #[derive(Debug)]
@@ -95,8 +132,7 @@ pub struct Pool {
     pub(crate) functions: HashMap<u32, Function>,
     /// Requests that sandboxd's full socket did not take yet, oldest first.
     unsent: VecDeque<(Request, Option<OwnedFd>)>,
-    /// Sent after the replies of the batch, as the descriptors of the dead are closed then: an answer waits for no
-    /// tear-down.
+    /// Answered and not yet destroyed, and what was held of them: an answer waits for no tear-down.
     to_destroy: Vec<u32>,
     pub(crate) dead: Vec<Sandbox>,
     cpus: u64,
@@ -185,12 +221,8 @@ impl Pool {
         let Slot::Ready { mut sandbox } = state else { unreachable!("lease of a slot that is {}", state.name()) };
         let wanted = wanted.or_else(|| self.functions.get(&sandbox.function).map(|function| function.wanted));
         let wanted = &wanted.expect("a function outlives its sandboxes");
-        let mut call = Call {
-            output_bytes_max: wanted.output_bytes as usize,
-            pending: None,
-            output: Vec::new(),
-            buffer: None,
-        };
+        let mut call =
+            Call { output_bytes_max: wanted.output_bytes as usize, pending: None, output: Vec::new(), buffer: None };
         let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
         sandbox.is_used = true;
         self.slots[slot as usize] = Slot::Leased { sandbox, call };
@@ -241,7 +273,9 @@ impl Pool {
 
     /// Memory bytes and tasks of a ready sandbox.
     pub fn held(&mut self, slot: u32) -> (u64, u64) {
-        self.slots[slot as usize].sandbox_mut().map_or((0, 0), |sandbox| (sandbox.held_memory_bytes, sandbox.held_tasks))
+        self.slots[slot as usize]
+            .sandbox_mut()
+            .map_or((0, 0), |sandbox| (sandbox.held_memory_bytes, sandbox.held_tasks))
     }
 
     /// Lets go of everything: sandboxd sees its socket close and ends, and with it every sandbox.
@@ -263,11 +297,10 @@ impl Pool {
         true
     }
 
-    /// After a batch's replies.
+    /// Destroys the sandboxes whose calls were answered since the last time.
     pub fn flush(&mut self) {
         for slot in std::mem::take(&mut self.to_destroy) {
-            let generation = self.generation(slot);
-            self.ask(Request::Destroy { slot, generation }, None);
+            self.destroy(slot);
         }
         self.dead.clear();
     }
@@ -328,7 +361,16 @@ impl Pool {
                 }
             }
             Event::Defined { function, errno } => out.push(Happening::Defined { function, errno }),
-            Event::Ready { slot, generation, streams, files, stage_ns, is_quiet_guess, held_memory_bytes, held_tasks } => {
+            Event::Ready {
+                slot,
+                generation,
+                streams,
+                files,
+                stage_ns,
+                is_quiet_guess,
+                held_memory_bytes,
+                held_tasks,
+            } => {
                 if generation != self.generation(slot) {
                     return;
                 }
@@ -367,7 +409,9 @@ impl Pool {
 
     fn open_board(&mut self, version: u32, slots: u32, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let mut next = descriptors.into_iter();
-        let (Some(memory), Some(timer)) = (next.next(), next.next()) else { return Err(io::ErrorKind::InvalidData.into()) };
+        let (Some(memory), Some(timer)) = (next.next(), next.next()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         if version != VERSION || slots as usize != self.slots.len() {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -445,7 +489,13 @@ impl Pool {
 
     // Requests to sandboxd.
 
-    pub fn destroy(&mut self, slot: u32) {
+    pub(crate) fn destroy(&mut self, slot: u32) {
+        let generation = self.generation(slot);
+        self.ask(Request::Destroy { slot, generation }, None);
+    }
+
+    /// After an answer: the reply goes first, and `flush` says when the rest may follow.
+    pub(crate) fn destroy_later(&mut self, slot: u32) {
         self.to_destroy.push(slot);
     }
 

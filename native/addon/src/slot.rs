@@ -142,7 +142,10 @@ pub enum Evidence {
     OutputLimit,
     Cancelled,
     /// It could not be started at the lease.
-    NotStarted { stage: &'static str, errno: i32 },
+    NotStarted {
+        stage: &'static str,
+        errno: i32,
+    },
     /// sandboxd's verdict is on its way.
     Judged,
 }

@@ -226,7 +226,10 @@ fn decode(word: u64) -> State {
 
 fn timespec(ns: u64) -> Timespec {
     // Two divisions of a u64 fit i64; an all-zero value would disarm the timer, and no check is at the boot instant.
-    Timespec { tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX), tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0) }
+    Timespec {
+        tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
+    }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.

@@ -34,20 +34,44 @@ pub const PACKET_BYTES_MAX: usize = 4096;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// With one descriptor: a sealed memfd holding a `Spec`, which sandboxd does not read.
-    Define { function: u32, limits: CallLimits, ablation: Ablation },
-    Undefine { function: u32 },
-    Build { slot: u32, generation: u32, function: u32 },
+    Define {
+        function: u32,
+        limits: CallLimits,
+        ablation: Ablation,
+    },
+    Undefine {
+        function: u32,
+    },
+    Build {
+        slot: u32,
+        generation: u32,
+        function: u32,
+    },
     /// Ends the sandbox whatever it does. Answered by `Gone`.
-    Destroy { slot: u32, generation: u32 },
+    Destroy {
+        slot: u32,
+        generation: u32,
+    },
     /// With one descriptor: a layer's tar. Unpacked as `layers/<digest>`, at once visible and never half.
-    Unpack { token: u32, digest: String },
+    Unpack {
+        token: u32,
+        digest: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
     /// With two descriptors: the board's memory and the shared timer.
-    Hello { version: u32, slots: u32, cgroup_mode: String, copies_writable: bool },
-    Defined { function: u32, errno: i32 },
+    Hello {
+        version: u32,
+        slots: u32,
+        cgroup_mode: String,
+        copies_writable: bool,
+    },
+    Defined {
+        function: u32,
+        errno: i32,
+    },
     /// With the descriptors `Streams` and `files` name, in that order.
     /// Its sender speaks about the function's pid, or init's where there is no function yet. `held` is what it holds
     /// parked, below which no limit may go. `is_quiet_guess`: it rests, but not in the read that was hoped for.
@@ -62,11 +86,26 @@ pub enum Event {
         held_tasks: u64,
     },
     /// No sandbox came of a `Build`; the slot is empty again.
-    Failed { slot: u32, generation: u32, failure: Failure },
+    Failed {
+        slot: u32,
+        generation: u32,
+        failure: Failure,
+    },
     /// The sandbox is gone, kernel objects included; the slot is empty again. `verdict` is the board's when a call was
     /// running, and otherwise says why sandboxd ended it, if it was sandboxd's doing.
-    Gone { slot: u32, generation: u32, verdict: Option<Verdict>, detail: u64, usage: Usage, incidents: Incidents },
-    Unpacked { token: u32, errno: i32, message: String },
+    Gone {
+        slot: u32,
+        generation: u32,
+        verdict: Option<Verdict>,
+        detail: u64,
+        usage: Usage,
+        incidents: Incidents,
+    },
+    Unpacked {
+        token: u32,
+        errno: i32,
+        message: String,
+    },
 }
 
 /// How a process ended, of wait(2).
@@ -101,13 +140,23 @@ impl Streams {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Failure {
     /// A stage of ours, or the exec of the program, failed.
-    Stage { stage: Stage, errno: i32 },
+    Stage {
+        stage: Stage,
+        errno: i32,
+    },
     /// The program ended before any call; `output` is the start of what it wrote to its log.
-    EndedEarly { end: End, output: Vec<u8> },
+    EndedEarly {
+        end: End,
+        output: Vec<u8>,
+    },
     /// It wrote to its stdout before any call.
-    SpokeEarly { output: Vec<u8> },
+    SpokeEarly {
+        output: Vec<u8>,
+    },
     /// It made a forbidden system call before any call.
-    DeniedEarly { syscall: u64 },
+    DeniedEarly {
+        syscall: u64,
+    },
     OutOfMemoryEarly,
     /// It did not come to rest in time.
     NeverParked,
@@ -154,10 +203,21 @@ pub struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
     /// The user namespace is made; its maps are to be written. `uid` and `gid` are how the function sees itself.
-    NeedMap { uid: u32, gid: u32 },
+    NeedMap {
+        uid: u32,
+        gid: u32,
+    },
     /// Ready but for parking. With the descriptors of `streams`, then the listener where `has_listener`.
-    Built { streams: Streams, contract: Contract, has_listener: bool, stage_ns: Vec<u32> },
-    Failed { stage: Stage, errno: i32 },
+    Built {
+        streams: Streams,
+        contract: Contract,
+        has_listener: bool,
+        stage_ns: Vec<u32>,
+    },
+    Failed {
+        stage: Stage,
+        errno: i32,
+    },
     /// The program was started at the lease, or again: with the new listener.
     Listener,
 }

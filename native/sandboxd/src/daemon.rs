@@ -81,7 +81,7 @@ impl Daemon {
             functions: HashMap::new(),
             unpackers: HashMap::new(),
             time_offsets: TimeOffsets::since_boot(),
-            copies_writable: !tmpfs_has_user_xattrs(),
+            copies_writable: !tmpfs_has_user_xattrs()?,
             parking: Vec::new(),
             busy_groups: Vec::new(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
@@ -222,7 +222,17 @@ pub fn errno_of(result: &io::Result<()>) -> i32 {
     result.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Our own root is a tmpfs of M's.
-fn tmpfs_has_user_xattrs() -> bool {
-    rustix::fs::setxattr("/", "user.mayfly", b"", rustix::fs::XattrFlags::empty()).is_ok()
+/// Asked of a tmpfs like a slot's, made inside M and never attached.
+fn tmpfs_has_user_xattrs() -> io::Result<bool> {
+    use rustix::fs::{Mode, OFlags, XattrFlags, openat};
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let root = openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::fs::fsetxattr(&root, "user.mayfly", b"", XattrFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -27,7 +27,11 @@ impl Daemon {
     pub fn build(&mut self, slot: u32, generation: u32, function: u32) -> io::Result<()> {
         if !matches!(self.slots.get(slot as usize), Some(Slot::Empty)) {
             // The worker built where it must not: tell it, and touch nothing.
-            return self.fail(slot, generation, &SetupError { stage: Stage::Clone, source: io::ErrorKind::ResourceBusy.into() });
+            return self.fail(
+                slot,
+                generation,
+                &SetupError { stage: Stage::Clone, source: io::ErrorKind::ResourceBusy.into() },
+            );
         }
         self.board.clear(slot);
         match self.clone_sandbox(slot, generation, function) {
@@ -113,7 +117,8 @@ impl Daemon {
         };
         match (message, &mut *state) {
             (FromInit::NeedMap { uid, gid }, Slot::Building { sandbox, .. }) => {
-                let written = write_maps(sandbox, slot, uid, gid).and_then(|()| packet::send(&sandbox.control, &ToInit::Mapped, &[], None));
+                let written = write_maps(sandbox, slot, uid, gid)
+                    .and_then(|()| packet::send(&sandbox.control, &ToInit::Mapped, &[], None));
                 if let Err(error) = written {
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
                     state.kill(Ending::Failed(Failure::Stage { stage: Stage::IdMap, errno }));

@@ -26,7 +26,9 @@ pub enum Seen {
     /// Not yet: look again at the time now in `rest`.
     Busy,
     /// Waiting; `is_guess` when it is merely quiet.
-    AtRest { is_guess: bool },
+    AtRest {
+        is_guess: bool,
+    },
     Broken(Failure),
 }
 

@@ -21,11 +21,24 @@ use rustix::process::Pid;
 #[derive(Debug)]
 pub enum Slot {
     Empty,
-    Building { sandbox: Sandbox, since_ns: u64 },
-    Parking { sandbox: Sandbox, offer: Offer, rest: Rest },
-    Serving { sandbox: Sandbox },
+    Building {
+        sandbox: Sandbox,
+        since_ns: u64,
+    },
+    Parking {
+        sandbox: Sandbox,
+        offer: Offer,
+        rest: Rest,
+    },
+    Serving {
+        sandbox: Sandbox,
+    },
     /// Killed or dead. `end` is what the worker will be told.
-    Dying { sandbox: Sandbox, end: Ending, is_reaped: bool },
+    Dying {
+        sandbox: Sandbox,
+        end: Ending,
+        is_reaped: bool,
+    },
 }
 
 #[derive(Debug)]

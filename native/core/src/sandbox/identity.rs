@@ -78,11 +78,8 @@ pub fn drop_privileges(
         rustix::thread::set_no_new_privs(true).at(Stage::Privileges)?;
     }
     // init shares its uid with the function: without this the function could write init's memory (row E14).
-    let dumpable = if spec.ablation.keeps(Layer::Dumpable) {
-        DumpableBehavior::NotDumpable
-    } else {
-        DumpableBehavior::Dumpable
-    };
+    let dumpable =
+        if spec.ablation.keeps(Layer::Dumpable) { DumpableBehavior::NotDumpable } else { DumpableBehavior::Dumpable };
     rustix::process::set_dumpable_behavior(dumpable).at(Stage::Privileges)?;
     lap(Stage::Privileges);
     Ok(())

@@ -123,7 +123,8 @@ fn proc(root: BorrowedFd<'_>, ablation: Ablation) -> io::Result<()> {
         fsconfig_set_string(&context, "hidepid", "invisible")?;
     }
     fsconfig_create(&context)?;
-    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let flags =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
     Ok(move_mount(&proc, "", root, "proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

@@ -130,7 +130,8 @@ impl<'a> Child<'a> {
             cwd: CString::new(spec.cwd.clone())?,
             argv: strings(&spec.argv)?,
             env: strings(&spec.env)?,
-            filter: seccomp::Program::from_bytes(&spec.filter).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
+            filter: seccomp::Program::from_bytes(&spec.filter)
+                .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
             listener: None,
             failure: None,
         })
@@ -150,7 +151,8 @@ impl<'a> Child<'a> {
         }
         enter_cwd(&self.cwd).map_err(|error| (Stage::Cwd, error))?;
         if spec.ablation.keeps(Layer::Seccomp) {
-            let listener = sys::seccomp::install(self.filter.instructions(), true).map_err(|error| (Stage::Seccomp, error))?;
+            let listener =
+                sys::seccomp::install(self.filter.instructions(), true).map_err(|error| (Stage::Seccomp, error))?;
             // The number and not the owner: the table is shared, and the parent adopts it.
             self.listener = listener.map(std::os::fd::IntoRawFd::into_raw_fd);
         }

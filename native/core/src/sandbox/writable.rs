@@ -39,7 +39,8 @@ pub fn copy_writable(spec: &Spec, root: BorrowedFd<'_>, slot: BorrowedFd<'_>) ->
 fn listed(spec: &Spec) -> io::Result<Vec<Vec<u8>>> {
     let mut paths = Vec::new();
     for digest in &spec.layers {
-        let file = rustix::fs::open(format!("/layers/{digest}.writable"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file =
+            rustix::fs::open(format!("/layers/{digest}.writable"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut content = Vec::new();
         io::Read::read_to_end(&mut std::fs::File::from(file), &mut content)?;
         paths.extend(content.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec));
@@ -52,7 +53,8 @@ fn topmost(mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     paths.sort();
     let mut kept: Vec<Vec<u8>> = Vec::new();
     for path in paths {
-        let is_below = kept.iter().any(|top| path == *top || path.strip_prefix(&top[..]).is_some_and(|rest| rest[0] == b'/'));
+        let is_below =
+            kept.iter().any(|top| path == *top || path.strip_prefix(&top[..]).is_some_and(|rest| rest[0] == b'/'));
         if !is_below {
             kept.push(path);
         }

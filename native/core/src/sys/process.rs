@@ -56,7 +56,11 @@ const fn cast_flag(flag: c_int) -> u64 {
 ///
 /// # Errors
 /// clone(2): EAGAIN at a pids limit, ENOMEM when the pid namespace's init is dead.
-pub fn spawn_sharing<T>(stack: &mut [u8], body: extern "C" fn(*mut c_void) -> c_int, argument: &mut T) -> io::Result<Pid> {
+pub fn spawn_sharing<T>(
+    stack: &mut [u8],
+    body: extern "C" fn(*mut c_void) -> c_int,
+    argument: &mut T,
+) -> io::Result<Pid> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
     let top = stack.as_mut_ptr_range().end;
     let aligned = top.wrapping_sub(top.addr() & 15).cast::<c_void>();
