@@ -24,8 +24,16 @@ export function temporaryHome(): string {
   return mkdtempSync(join(tmpdir(), 'mayfly test-'))
 }
 
+const started = new Set<Started>()
+
+/** Whatever a failed test left running. */
+export async function abandonAll(): Promise<void> {
+  await Promise.all([...started].map(abandon))
+}
+
 /** Ends the server at once, as a crash would, and removes its folder. */
 export async function abandon(server: Started): Promise<void> {
+  started.delete(server)
   if (server.process.exitCode === null && server.process.signalCode === null) {
     server.process.kill('SIGKILL')
     await once(server.process, 'exit')
@@ -51,7 +59,7 @@ export async function startServer(home = temporaryHome(), env: Record<string, st
       child.once('exit', (code) => reject(new Error(`the server ended with ${code}:\n${log}`)))
     },
   )
-  return {
+  const server: Started = {
     url,
     pid,
     functions,
@@ -73,6 +81,8 @@ export async function startServer(home = temporaryHome(), env: Record<string, st
       return { code: result.status, out: result.stdout, err: result.stderr }
     },
   }
+  started.add(server)
+  return server
 }
 
 /** Waits for a condition, with a deadline. */

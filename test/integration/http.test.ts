@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { privileged } from '../_setup.ts'
-import { abandon, ROOT, type Started, startServer, temporaryHome, until } from './_server.ts'
+import { abandon, abandonAll, ROOT, type Started, startServer, temporaryHome, until } from './_server.ts'
 
 const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer())
 const header = (response: Response, name: string) => response.headers.get(`x-mayfly-${name}`)
@@ -41,7 +41,7 @@ privileged('over HTTP', () => {
   beforeAll(async () => {
     server = await startServer()
   })
-  afterAll(() => abandon(server))
+  afterAll(abandonAll)
 
   describe('the server of a newcomer', () => {
     it('has the examples, and they answer', async () => {
