@@ -1,0 +1,108 @@
+// What the host looks like from outside of every sandbox: the things an escape would change or a leak would leave.
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+
+export interface Audit {
+  /** Processes under ids of the pool, by name, sorted. */
+  readonly processes: readonly string[]
+  /** Folders of the pool's instance in any hierarchy. */
+  readonly cgroups: number
+  /** /proc/self/mountinfo of the host's mount namespace. */
+  readonly mounts: string
+  /** How many namespaces of each kind the pool's processes are in. */
+  readonly namespaces: Readonly<Record<string, number>>
+  /** Of this process, which holds the worker. */
+  readonly descriptors: number
+}
+
+const NAMESPACES = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time']
+/** First of the 65536 ids of a test's pool; not the default, so that a server that runs on this host is not counted. */
+export const UID_BASE = 0x7100_0000
+const UID_COUNT = 65_536
+
+export function audit(instance: string): Audit {
+  const ours = processesOfPool()
+  return {
+    processes: ours.map(({ name }) => name).sort(),
+    cgroups: cgroupMounts().reduce((sum, mount) => sum + foldersAt(join(mount, 'mayfly', instance)), 0),
+    mounts: readFileSync('/proc/self/mountinfo', 'utf8'),
+    namespaces: Object.fromEntries(NAMESPACES.map((kind) => [kind, countNamespaces(ours, kind)])),
+    descriptors: readdirSync('/proc/self/fd').length,
+  }
+}
+
+export interface HostProcess {
+  readonly pid: number
+  readonly name: string
+  readonly uid: number
+}
+
+/** Every process whose real, effective, saved or file-system id belongs to the pool. */
+export function processesOfPool(): HostProcess[] {
+  return processes().filter(({ uids }) => uids.some((uid) => uid >= UID_BASE && uid < UID_BASE + UID_COUNT))
+}
+
+/** Every process of the host, with its four user ids. */
+export function processes(): (HostProcess & { readonly uids: readonly number[] })[] {
+  return pids().flatMap((pid) => {
+    const status = tolerant(() => readFileSync(`/proc/${pid}/status`, 'utf8'))
+    // A zombie is still a process: it holds a place in its pids cgroup.
+    const uids = /^Uid:\t(.*)$/m
+      .exec(status ?? '')?.[1]
+      ?.split('\t')
+      .map(Number)
+    const name = /^Name:\t(.*)$/m.exec(status ?? '')?.[1]
+    return uids?.[0] === undefined || name === undefined ? [] : [{ pid, name, uid: uids[0], uids }]
+  })
+}
+
+/** How many descriptors a process holds. */
+export function descriptorsOf(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+/**
+ * Waits until the host looks as it did: sandboxes end after their answer and are replaced in the background. Returns
+ * the last look, so that a test's own comparison says what differs.
+ */
+export async function auditSettled(instance: string, expected: Audit, deadlineMs = 10_000): Promise<Audit> {
+  const wanted = JSON.stringify(expected)
+  const end = performance.now() + deadlineMs
+  for (;;) {
+    const seen = audit(instance)
+    if (JSON.stringify(seen) === wanted || performance.now() > end) return seen
+    await delay(20)
+  }
+}
+
+function pids(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+}
+
+function countNamespaces(among: readonly HostProcess[], kind: string): number {
+  return new Set(among.flatMap(({ pid }) => tolerant(() => readlinkSync(`/proc/${pid}/ns/${kind}`)) ?? [])).size
+}
+
+/** A process may end between its listing and the look at it. */
+function tolerant<T>(look: () => T): T | undefined {
+  try {
+    return look()
+  } catch {
+    return undefined
+  }
+}
+
+function cgroupMounts(): string[] {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
+  return lines.filter((line) => / - cgroup2? /.test(line)).map((line) => line.split(' ')[4] ?? '')
+}
+
+/** The folder itself, if it is there, and all below it. */
+function foldersAt(path: string): number {
+  if (!tolerant(() => statSync(path))?.isDirectory()) return 0
+  const names = tolerant(() => readdirSync(path)) ?? []
+  return names.reduce((sum, name) => sum + foldersAt(join(path, name)), 1)
+}
