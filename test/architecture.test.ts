@@ -124,6 +124,13 @@ describe('every file', () => {
   })
 })
 
+describe('SECURITY.md', () => {
+  it('names tests that are there', () => {
+    const named = [...read('SECURITY.md').matchAll(/`((?:test|native)\/[\w/.-]+)`/g)].map(([, path = '']) => path)
+    expect(named.filter((path) => !exists(path))).toEqual([])
+  })
+})
+
 describe('the library', () => {
   it('exports what the README shows, and its types', () => {
     const exported = [...read('worker/pool.ts').matchAll(/^export (?:async )?(?:function|const|class) (\w+)/gm)]
