@@ -1,0 +1,114 @@
+// What every scenario stands on: the programs to call, an image of them, pools in folders of their own, and the check
+// that an answer is right and its sandbox was never seen before.
+import { execFile } from 'node:child_process'
+import { cp, mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { readConfig } from '../contract/config.ts'
+import { type FunctionSpec, type Image, type Manifest, parseManifest, resolveFunction } from '../contract/function.ts'
+import type { Invocation, Start } from '../contract/invocation.ts'
+import { buildImage } from '../images/build.ts'
+import { openStore, type Store } from '../images/store.ts'
+import { openPool, type Pool, type PoolOptions } from '../worker/pool.ts'
+
+const run = promisify(execFile)
+
+export const PAYLOAD_BYTES = 256
+/** Above the ranges of the server and of the tests, so that a bench beside them cannot reach their processes. */
+const UID_BASE = 0x7200_0000
+const UID_COUNT = 65_536
+/** `echo` answers any number of calls, `guest` is what the benchmarks need besides, `spawner` starts peers. */
+const PROGRAMS = {
+  echo: 'examples/echo/echo.c',
+  guest: 'bench/guests/guest.c',
+  spawner: 'bench/guests/spawner.c',
+}
+
+export interface Bed {
+  /** A folder that holds the programs and is a root for peers; the image has the same files. */
+  readonly root: string
+  readonly checked: { answers: number; readonly sandboxes: Set<string> }
+  /** Where the program is for a function that has no root of its own. */
+  pathWithoutRoot(program: 'echo' | 'guest'): string
+  /** Each number is a folder and a range of ids of its own, so that two pools can be open. */
+  openPool(number: number, options: Omit<PoolOptions, 'home' | 'uidBase'>): Promise<Pool>
+  place(number: number): { readonly home: string; readonly uidBase: number }
+  spec(manifest: Omit<Manifest, 'image' | 'contract'>): FunctionSpec
+  deploy(pool: Pool, spec: FunctionSpec): Promise<void>
+  /** Throws unless it is the payload that came back, from a sandbox of its own. */
+  check(invocation: Invocation, payload: Uint8Array, start: Start): void
+  checkBytes(name: string, answer: Uint8Array, payload: Uint8Array): void
+}
+
+/** The folder stays, beside the server's: after a crash the next run finds the records of what to clear. */
+export async function openBed(): Promise<Bed> {
+  const folder = `${readConfig().home}-bench`
+  const root = join(folder, 'root')
+  await compilePrograms(root)
+  const store = openStore(join(folder, 'store'))
+  const image = await buildImageOf(root, store)
+  const digest = image.layers[0]?.replace(/^sha256:/, '')
+  const checked = { answers: 0, sandboxes: new Set<string>() }
+  const place = (number: number) => ({
+    home: join(folder, `pool-${number}`),
+    uidBase: UID_BASE + number * UID_COUNT,
+  })
+  const checkBytes: Bed['checkBytes'] = (name, answer, payload) => {
+    if (Buffer.compare(answer, payload) !== 0) throw new Error(`${name} gave a wrong answer`)
+    checked.answers += 1
+  }
+  return {
+    root,
+    checked,
+    place,
+    checkBytes,
+    pathWithoutRoot: (program) => `/layers/${digest}/${program}`,
+    openPool: (number, options) => openPool({ ...options, ...place(number) }),
+    spec: (manifest) => resolveFunction(parseManifest({ ...manifest, image: image.digest, contract: 'link' }), image),
+    async deploy(pool, spec) {
+      for (const layer of spec.layers) await pool.unpackLayer(layer, store.blobPath(layer))
+      await pool.deploy(spec)
+    },
+    check({ outcome, sandbox, start }, payload, expected) {
+      if (outcome.status !== 'ok') throw new Error(`a call ended as ${JSON.stringify({ ...outcome, logs: undefined })}`)
+      if (start !== expected) throw new Error(`a call that should start ${expected} started ${start}`)
+      if (checked.sandboxes.has(sandbox)) throw new Error(`sandbox ${sandbox} answered a second call`)
+      checked.sandboxes.add(sandbox)
+      checkBytes('a function', outcome.output, payload)
+    },
+  }
+}
+
+/** Different each time, so that an answer to another call is a wrong one. */
+export function createPayloads(): () => Buffer {
+  const payload = Buffer.alloc(PAYLOAD_BYTES, 'mayfly ')
+  let calls = 0
+  return () => {
+    calls += 1
+    payload.writeUInt32LE(calls)
+    return payload
+  }
+}
+
+async function compilePrograms(root: string): Promise<void> {
+  // Mount points for peers that bind this folder read-only.
+  for (const name of ['proc', 'dev']) await mkdir(join(root, name), { recursive: true, mode: 0o755 })
+  for (const [name, source] of Object.entries(PROGRAMS)) {
+    const options = ['-std=c17', '-O2', '-static', '-o', join(root, name)]
+    await run('gcc', [...options, join(import.meta.dirname, '..', source)]).catch(
+      (cause: { code?: unknown; stderr?: string }) => {
+        const isMissing = cause.code === 'ENOENT'
+        const why = isMissing ? 'gcc is missing; apt-get install gcc' : `${source} does not compile: ${cause.stderr}`
+        throw new Error(why, { cause })
+      },
+    )
+  }
+}
+
+async function buildImageOf(root: string, store: Store): Promise<Image> {
+  const context = `${root}-context`
+  await mkdir(context, { recursive: true })
+  for (const name of ['echo', 'guest']) await cp(join(root, name), join(context, name))
+  await writeFile(join(context, 'Dockerfile'), 'FROM scratch\nCOPY echo guest /\nENTRYPOINT ["/echo"]\n')
+  return await buildImage({ context, store })
+}

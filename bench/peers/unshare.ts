@@ -1,0 +1,24 @@
+// unshare(1) with all namespaces: what the kernel's part of a sandbox costs, without a root of its own or any limit.
+import type { Peer } from './peer.ts'
+
+const KINDS = [
+  '--user',
+  '--map-root-user',
+  '--mount',
+  '--pid',
+  '--fork',
+  '--net',
+  '--ipc',
+  '--uts',
+  '--cgroup',
+  '--time',
+]
+
+export const unshare: Peer = {
+  name: 'unshare(1), all namespaces',
+  isolated: 'eight namespaces; the root is the host’s',
+  fresh: 'process, namespaces',
+  program: 'unshare',
+  install: 'apt-get install util-linux',
+  args: (root) => [...KINDS, '--mount-proc', `${root}/guest`, 'once'],
+}
