@@ -21,6 +21,8 @@ export class FunctionPool {
   readonly #waiters = new Set<Waiter>()
   warming = 0
   leased = 0
+  /** Answered, and being made fit for the next call (`reuse: function`). */
+  resetting = 0
   /** Calls that found none ready, since the function was deployed. */
   misses = 0
   /** A newer version, or nothing, has taken its place: no more is built, and what is left goes. */
@@ -32,13 +34,14 @@ export class FunctionPool {
   }
 
   get alive(): number {
-    return this.ready.length + this.warming + this.leased
+    return this.ready.length + this.warming + this.leased + this.resetting
   }
 
   /** How many sandboxes to start now: the shortage, once, however many calls found it. */
   get wanted(): number {
     if (this.isRetired || this.breaker.reason !== undefined) return 0
-    const shortage = this.spec.pool.min + this.#waiters.size - this.ready.length - this.warming
+    const coming = this.ready.length + this.warming + this.resetting
+    const shortage = this.spec.pool.min + this.#waiters.size - coming
     const room = this.spec.pool.max - this.alive
     const most = this.breaker.isDoubtful ? Math.min(1, 1 - this.warming) : shortage
     return Math.max(0, Math.min(shortage, room, most))

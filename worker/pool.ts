@@ -196,7 +196,7 @@ class WorkerPool implements Pool {
       const sentAt = performance.now()
       this.#running.set(slot, { entry, limits, start, askedAt, acquiredAt, sentAt, resolve, reject, forget })
     } catch (cause) {
-      this.#slots.unlease(entry)
+      this.#slots.unlease(slot, entry)
       reject(new PlatformError('SETUP_FAILED', 'the sandbox could not be called', { cause }))
     }
   }
@@ -231,7 +231,7 @@ class WorkerPool implements Pool {
     } catch (error) {
       running.reject(error)
     }
-    this.#slots.unlease(running.entry)
+    this.#slots.unlease(slot, running.entry)
     if (this.#running.size === 0) this.#onIdle?.()
   }
 

@@ -24,6 +24,7 @@ interface Occupant {
   readonly since: number
   hostPid: number
   isUsed: boolean
+  isResetting: boolean
 }
 
 /** Builds under way at once over all functions; a call that waits for one may go beyond. More than the processors could
@@ -105,8 +106,14 @@ export class SlotTable {
   }
 
   /** After an answer: what it takes to serve the next one is done now only if that is urgent. */
-  unlease(entry: FunctionPool): void {
+  unlease(slot: number, entry: FunctionPool): void {
     entry.leased -= 1
+    const occupant = this.#occupants[slot]
+    if (occupant !== undefined && entry.spec.reuse === 'function' && this.#house.core.state(slot) === 'resetting') {
+      occupant.isResetting = true
+      entry.resetting += 1
+      return
+    }
     this.#undestroyed += 1
     if (entry.isShort || this.#undestroyed >= UNDESTROYED_MAX) this.#refillSoon()
     else this.#settling.refresh()
@@ -185,7 +192,7 @@ export class SlotTable {
     entry.warming += 1
     this.#warming += 1
     const generation = this.#house.core.build(slot, entry.id)
-    this.#occupants[slot] = { entry, generation, since: performance.now(), hostPid: 0, isUsed: false }
+    this.#occupants[slot] = { entry, generation, since: performance.now(), hostPid: 0, isUsed: false, isResetting: false }
     return true
   }
 
@@ -212,7 +219,14 @@ export class SlotTable {
     this.#refillSoon()
   }
 
+  #endReset(occupant: Occupant | undefined): void {
+    if (!occupant?.isResetting) return
+    occupant.isResetting = false
+    occupant.entry.resetting -= 1
+  }
+
   #offer(slot: number, id: number): void {
+    this.#endReset(this.#occupants[slot])
     const entry = this.#entries.get(id)
     if (entry === undefined || entry.isRetired) this.#house.core.retire(slot)
     else entry.offer(slot)
@@ -247,6 +261,7 @@ export class SlotTable {
 
   #gone(slot: number): void {
     const occupant = this.#occupants[slot]
+    this.#endReset(occupant)
     this.#occupants[slot] = undefined
     this.#cold.push(slot)
     if (occupant !== undefined) this.#forgetIfGone(occupant.entry)

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { privileged } from '../_setup.ts'
 import { abandon, abandonAll, ROOT, type Started, startServer, temporaryHome, until } from './_server.ts'
@@ -199,6 +199,18 @@ privileged('over HTTP', () => {
   describe('a second server', () => {
     it('on the same folder is refused in words', async () => {
       await expect(startServer(server.home)).rejects.toThrow('HOME_BUSY')
+    })
+
+    it('on a folder that the service cannot enter is refused in words', async () => {
+      const closed = join(temporaryHome(), 'home')
+      await expect(startServer(closed)).rejects.toThrow('MAYFLY_HOME: ')
+      rmSync(dirname(closed), { recursive: true, force: true })
+    })
+
+    it('on its port is refused in words', async () => {
+      const home = temporaryHome()
+      await expect(startServer(home, { PORT: new URL(server.url).port })).rejects.toThrow('is taken')
+      rmSync(home, { recursive: true, force: true })
     })
   })
 

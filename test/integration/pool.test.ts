@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { openPool } from '../../worker/pool.ts'
+import { UID_BASE } from '../_host.ts'
 import { openHouse, privileged, until, useHouse } from '../_setup.ts'
 
 const MIB = 1024 * 1024
@@ -140,7 +141,7 @@ privileged('pool', () => {
     it('lets one pool at a time have a home', async () => {
       const house = await openHouse()
       try {
-        await expect(openPool({ home: house.home })).rejects.toMatchObject({ code: 'HOME_BUSY' })
+        await expect(openPool({ home: house.home, uidBase: UID_BASE })).rejects.toMatchObject({ code: 'HOME_BUSY' })
         expect(await house.row('status')).toBeDefined()
       } finally {
         await house.close()

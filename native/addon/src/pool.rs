@@ -248,6 +248,10 @@ impl Pool {
             sandbox.files.apply(&sandbox.limits, &wanted.limits)?;
             sandbox.limits = wanted.limits;
         }
+        if sandbox.is_used && sandbox.contract == Contract::Stdio {
+            // Starting the program again was the reset's doing and not this call's.
+            sandbox.cpu_base_ns = sandbox.files.cpu_ns()?;
+        }
         let now = now_ns();
         let wall_deadline = now + u64::from(wanted.wall_ms) * 1_000_000;
         let cpu_ns = u64::from(wanted.cpu_ms) * 1_000_000;

@@ -80,7 +80,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Makes the memory for `slots` slots, sealed against resizing.
+    /// Makes the memory for `slots` slots, sealed against resizing, with nothing armed.
     ///
     /// # Errors
     /// memfd_create(2), ftruncate(2), fcntl(2).
@@ -88,6 +88,7 @@ impl Board {
         let memfd = rustix::fs::memfd_create("mayfly-board", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let bytes = word_count(slots) * size_of::<AtomicU64>();
         rustix::fs::ftruncate(&memfd, bytes as u64)?;
+        rustix::io::pwrite(&memfd, &NEVER.to_ne_bytes(), 0)?;
         rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(memfd)
     }
@@ -236,4 +237,66 @@ fn timespec(ns: u64) -> Timespec {
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create, timerfd_gettime};
+
+    fn board(slots: u32) -> Board {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
+        Board::map(Board::create_memory(slots).unwrap().as_fd(), slots, timer).unwrap()
+    }
+
+    fn until(at: u64) -> Clocks {
+        Clocks { wall_deadline: at, cpu_end: NEVER, check_at: at }
+    }
+
+    fn armed_for_ns(board: &Board) -> i64 {
+        let left = timerfd_gettime(board.timer()).unwrap().it_value;
+        left.tv_sec * 1_000_000_000 + left.tv_nsec
+    }
+
+    #[test]
+    fn a_call_is_ended_once() {
+        let board = board(2);
+        board.start(1, 7, until(now_ns() + 1_000_000_000)).unwrap();
+        assert!(!board.end(1, 6), "a call of another life of the slot");
+        assert!(board.judge(1, 7, Verdict::Denied, 101));
+        assert!(!board.end(1, 7), "already judged");
+        assert!(!board.judge(1, 7, Verdict::WallTime, 0));
+        assert_eq!(board.state(1), State::Judged { generation: 7, verdict: Verdict::Denied });
+        assert_eq!(board.state(0), State::Idle);
+    }
+
+    #[test]
+    fn the_timer_stands_at_the_earliest_check() {
+        let board = board(3);
+        let now = now_ns();
+        board.start(0, 1, until(now + 50_000_000_000)).unwrap();
+        board.start(1, 1, until(now + 90_000_000_000)).unwrap();
+        assert!((40_000_000_000..50_000_000_000).contains(&armed_for_ns(&board)), "a later call arms nothing");
+        board.start(2, 1, until(now + 20_000_000_000)).unwrap();
+        assert!((10_000_000_000..20_000_000_000).contains(&armed_for_ns(&board)), "an earlier one does");
+    }
+
+    #[test]
+    fn a_scan_asks_about_what_is_due_and_arms_for_the_rest() {
+        let board = board(4);
+        let now = now_ns();
+        board.start(0, 1, until(now - 1)).unwrap();
+        board.start(1, 1, until(now + 60_000_000_000)).unwrap();
+        board.start(2, 1, until(now - 1)).unwrap();
+        assert!(board.end(2, 1));
+        let mut asked = Vec::new();
+        board
+            .scan(now, |slot, generation, _| {
+                asked.push((slot, generation));
+                None
+            })
+            .unwrap();
+        assert_eq!(asked, [(0, 1)]);
+        assert!((50_000_000_000..60_000_000_000).contains(&armed_for_ns(&board)));
+    }
 }

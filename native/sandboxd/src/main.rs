@@ -78,7 +78,9 @@ fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
 
 /// Takes over a descriptor the launcher left open, and closes it to what we exec.
 fn descriptor(number: RawFd) -> io::Result<OwnedFd> {
-    mayfly_core::sys::process::adopt(number)
+    let fd = mayfly_core::sys::process::adopt(number)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
 }
 
 fn invalid(message: &str) -> io::Error {

@@ -153,7 +153,7 @@ fn confine(folder: &str) -> io::Result<()> {
 fn extract(archive: OwnedFd) -> io::Result<Vec<u8>> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut archive = tar::Archive::new(io::BufReader::new(std::fs::File::from(archive)));
-    let mut writable = Vec::new();
+    let mut folders = Vec::new();
     let mut bytes_left = BYTES_MAX;
     for (index, entry) in archive.entries()?.enumerate() {
         let mut entry = entry?;
@@ -162,29 +162,42 @@ fn extract(archive: OwnedFd) -> io::Result<Vec<u8>> {
         }
         bytes_left -= entry.size();
         let path = entry.path()?.into_owned();
-        let mode = entry.header().mode()?;
-        if write_entry(root.as_fd(), &mut entry, &path, mode)? && mode & 0o002 != 0 {
-            writable.extend(normal(&path)?.as_os_str().as_bytes());
+        if let Some(folder) = write_entry(root.as_fd(), &mut entry, &path)? {
+            folders.push(folder);
+        }
+    }
+    finish_folders(root.as_fd(), &folders)
+}
+
+/// Gives folders their modes once all is in them: one that its owner may not write could take no file before. The last
+/// entry of a name wins. Returns the NUL-ended paths of those that everyone may write.
+fn finish_folders(root: BorrowedFd<'_>, folders: &[(std::path::PathBuf, Mode)]) -> io::Result<Vec<u8>> {
+    let modes: std::collections::BTreeMap<_, _> = folders.iter().map(|(path, mode)| (path, *mode)).collect();
+    let mut writable = Vec::new();
+    // Deepest first: a folder's own mode may close the way to those below.
+    for (path, mode) in modes.into_iter().rev() {
+        rustix::fs::fchmod(open_folder(root, path)?, mode)?;
+        if mode.bits() & 0o002 != 0 {
+            writable.extend(path.as_os_str().as_bytes());
             writable.push(0);
         }
     }
     Ok(writable)
 }
 
-/// True for a folder.
+/// Writes one entry; a folder is returned with the mode it is to have.
 fn write_entry(
     root: BorrowedFd<'_>,
     entry: &mut tar::Entry<'_, impl Read>,
     path: &Path,
-    mode: u32,
-) -> io::Result<bool> {
+) -> io::Result<Option<(std::path::PathBuf, Mode)>> {
     let path = normal(path)?;
     let kind = entry.header().entry_type();
     // Set-id bits would do nothing under no_new_privs and nosuid; they are not kept either.
-    let mode = Mode::from_raw_mode(mode & 0o1777);
+    let mode = Mode::from_raw_mode(entry.header().mode()? & 0o1777);
     let Some(name) = path.file_name() else {
         // The root itself: its mode is ours.
-        return if kind.is_dir() { Ok(false) } else { Err(refusal("the root is no folder", &path)) };
+        return if kind.is_dir() { Ok(None) } else { Err(refusal("the root is no folder", &path)) };
     };
     let parent = open_folder(root, path.parent().unwrap_or(Path::new("")))?;
     if name.as_bytes().starts_with(b".wh.") {
@@ -192,12 +205,13 @@ fn write_entry(
     }
     match kind {
         tar::EntryType::Directory => {
-            match rustix::fs::mkdirat(&parent, name, mode) {
-                Err(rustix::io::Errno::EXIST) => {}
-                other => other?,
+            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
             }
-            let folder = open_folder(parent.as_fd(), Path::new(name))?;
-            rustix::fs::fchmod(&folder, mode)?;
+            // Also refuses a name that is something else.
+            open_folder(parent.as_fd(), Path::new(name))?;
+            return Ok(Some((path, mode)));
         }
         tar::EntryType::Regular => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -215,7 +229,7 @@ fn write_entry(
         }
         _ => return Err(refusal("only files, folders and symbolic links are supported", &path)),
     }
-    Ok(kind.is_dir())
+    Ok(None)
 }
 
 /// A later entry of the same name wins, but not over a folder.

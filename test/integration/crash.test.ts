@@ -1,0 +1,87 @@
+// Crash-only: whoever is killed, whenever, the next life finds nothing of the earlier one and serves.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { expect, it } from 'vitest'
+import { audit, processesOfPool, UID_BASE } from '../_host.ts'
+import { openHouse, privileged, until } from '../_setup.ts'
+
+const ROUNDS = 12
+/** From launching, through building, to full load. */
+const LIFE_MS_MAX = 1_500
+
+privileged('after SIGKILL of', () => {
+  for (const victims of ['sandboxd', 'node', 'both'] as const) {
+    it(`${victims} at ${ROUNDS} random moments nothing stays, and the next life serves`, async () => {
+      const home = mkdtempSync(join(tmpdir(), 'mayfly crash '))
+      chmodSync(home, 0o755)
+      const mounts = audit('none').mounts
+      const seed = Date.now() % 1_000_000
+      try {
+        for (let round = 0; round < ROUNDS; round++) {
+          const lifeMs = random(seed, round) * LIFE_MS_MAX
+          await liveAndDie(home, victims, lifeMs)
+          await until(() => processesOfPool().length === 0)
+        }
+        const house = await openHouse({ home })
+        expect((await house.invoke('echo', { body: 'alive' })).outcome.status, `seed ${seed}`).toBe('ok')
+        const { instance } = house.pool.stats()
+        expect(readdirSync(join(home, 'run')).filter((name) => name.endsWith('.json'))).toEqual([`${instance}.json`])
+        expect(readdirSync(join(home, 'layers')).filter((name) => name.startsWith('.'))).toEqual([])
+        await house.close()
+        await until(() => processesOfPool().length === 0)
+        expect(cgroupsOfPool(), `seed ${seed}`).toEqual([])
+        expect(audit(instance).mounts).toBe(mounts)
+      } finally {
+        rmSync(home, { recursive: true, force: true })
+      }
+    }, 120_000)
+  }
+})
+
+async function liveAndDie(home: string, victims: 'sandboxd' | 'node' | 'both', lifeMs: number): Promise<void> {
+  const program = join(import.meta.dirname, '_life.ts')
+  const node = spawn(process.execPath, [program, home, `${UID_BASE}`], { stdio: ['ignore', 'pipe', 'ignore'] })
+  const ended = once(node, 'exit')
+  await delay(lifeMs)
+  if (victims !== 'node') killSandboxd()
+  if (victims !== 'sandboxd') node.kill('SIGKILL')
+  else await endByItself(node)
+  await ended
+}
+
+/** Whoever loses sandboxd fails its calls; this process goes on calling, so it is ended here. */
+async function endByItself(node: ChildProcess): Promise<void> {
+  await until(() => processesOfPool().length === 0)
+  node.kill('SIGKILL')
+}
+
+function killSandboxd(): void {
+  for (const { pid, uid } of processesOfPool().filter(({ name }) => name === 'mayfly-sandboxd')) {
+    // Each init is a fork of it and shows the same name; only sandboxd itself has M-root's id.
+    if (uid === UID_BASE) process.kill(pid, 'SIGKILL')
+  }
+}
+
+/** Every group of any life of ours: they belong to the ids of this test's pools. */
+function cgroupsOfPool(): string[] {
+  const parents = readdirSync('/sys/fs/cgroup').flatMap((name) => [`/sys/fs/cgroup/${name}/mayfly`])
+  return [...parents, '/sys/fs/cgroup/mayfly'].filter(existsSync).flatMap((parent) => {
+    const groups = readdirSync(parent, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+    return groups.map(({ name }) => join(parent, name)).filter((path) => isOfPool(path))
+  })
+}
+
+function isOfPool(path: string): boolean {
+  const uid = statSync(path, { throwIfNoEntry: false })?.uid ?? 0
+  return uid >= UID_BASE && uid < UID_BASE + 65_536
+}
+
+/** A number in [0, 1), the same for the same seed and round. */
+function random(seed: number, round: number): number {
+  const mixed = Math.imul(seed ^ (round * 0x9e37_79b1), 0x85eb_ca6b) >>> 0
+  return mixed / 2 ** 32
+}
