@@ -1,6 +1,7 @@
 // How the server stops being root once it holds what root was needed for: the port and a pool whose house stands.
 // Whoever takes over this process is then nobody on the host.
-import { closeSync, constants, fchownSync, lchownSync, openSync, readdirSync } from 'node:fs'
+import { closeSync, constants, fchownSync, lchownSync, openSync, readdirSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { PlatformError } from '../contract/errors.ts'
 
 /** What this process writes in MAYFLY_HOME; `layers` and `run` belong to sandboxd and the pool. */
@@ -20,6 +21,21 @@ export function dropPrivileges(home: string, id: number): void {
   // setuid of root sets the saved id too; asking is cheaper than being wrong.
   if (process.getuid?.() !== id || process.getegid?.() !== id || canReturn()) {
     throw new PlatformError('HOST_UNFIT', `could not become user ${id}`)
+  }
+}
+
+/** INVALID_SETTING where the state folder lies in one that `id` cannot pass, such as root's own home. */
+export function refuseClosedHome(home: string, id: number): void {
+  if (process.geteuid?.() !== 0) return
+  for (let folder = dirname(home); ; folder = dirname(folder)) {
+    const found = statSync(folder, { throwIfNoEntry: false })
+    // What is not there yet will be made open to all.
+    const isOpen = found === undefined || found.uid === id || (found.mode & constants.S_IXOTH) !== 0
+    if (!isOpen) {
+      const message = `MAYFLY_HOME: ${folder} is closed to user ${id}, as which the server runs; choose another folder`
+      throw new PlatformError('INVALID_SETTING', message)
+    }
+    if (folder === '/') return
   }
 }
 

@@ -13,7 +13,7 @@ import { createDeployer } from './deploy.ts'
 import type { Deps } from './http.ts'
 import { createHttpServer, listen } from './listen.ts'
 import type { Log } from './log.ts'
-import { dropPrivileges } from './privileges.ts'
+import { dropPrivileges, refuseClosedHome } from './privileges.ts'
 import { openRegistry } from './registry.ts'
 
 /** How long answers may still be written after the last invocation ended. */
@@ -29,6 +29,7 @@ export interface RunningServer {
 }
 
 export async function serve(config: Config, log: Log): Promise<RunningServer> {
+  refuseClosedHome(config.home, config.uidBase)
   const store = openStore(config.home)
   const registry = openRegistry(config.home, (file, err) => log.error({ file, err }, 'unreadable record left out'))
   const pool = await openPool({ ...config, onLog: (line) => hear(log, line) })
