@@ -59,8 +59,8 @@ privileged('over HTTP', () => {
     it('is not root, and nothing it started is', async () => {
       const started = await processesOf(server)
       expect(started.some(({ command }) => command.startsWith('mayfly-sandboxd'))).toBe(true)
-      // Besides sandboxd an init and a function in each of four sandboxes of each of four functions.
-      expect(started.length).toBeGreaterThan(32)
+      // Besides sandboxd an init and a function in each sandbox that is ready or in the making.
+      expect(started.length).toBeGreaterThan(8)
       for (const pid of [server.pid, ...started.map((one) => one.pid)]) expect(uidsOf(pid)).not.toContain('0')
     })
   })
