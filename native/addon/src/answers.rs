@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mayfly_core::board::Verdict;
+use mayfly_core::board::{Verdict, now_ns};
 use mayfly_core::cgroup::{Incidents, Usage};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, End, FromCall, ToCall};
@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 
 use crate::link::{self, Answer};
 use crate::pool::{Done, Happening, Pool, Source};
-use crate::slot::{Call, Evidence, Logs, Sandbox, Slot, Streams};
+use crate::slot::{Call, Counters, Evidence, Logs, Sandbox, Slot, Streams};
 
 /// A pipe holds 64 KiB; one read takes all of it.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -223,14 +223,13 @@ impl Pool {
             self.poison(slot, Evidence::Judged);
             return;
         }
-        let Slot::Leased { mut sandbox, .. } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
+        let Slot::Leased { mut sandbox, call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
             unreachable!("only a leased slot is answered")
         };
-        let mut usage = sandbox.files.usage().unwrap_or_default();
-        usage.cpu_ns = usage.cpu_ns.saturating_sub(sandbox.cpu_base_ns);
+        let (usage, incidents) = self.used(&sandbox, &call);
         drain_log(&mut sandbox);
         let logs = sandbox.logs.take();
-        out.push(Happening::Done { slot, done, logs, usage, incidents: Incidents::default() });
+        out.push(Happening::Done { slot, done, logs, usage, incidents });
         let is_reusable = self.functions.get(&sandbox.function).is_some_and(|function| function.is_reusable);
         if is_reusable {
             self.reset(slot, sandbox, out);
@@ -239,6 +238,24 @@ impl Pool {
             self.dead.push(sandbox);
             self.destroy_later(slot);
         }
+    }
+
+    /// What a call that is answered used. Each counter is one read of an open file, about a microsecond.
+    fn used(&self, sandbox: &Sandbox, call: &Call) -> (Usage, Incidents) {
+        let before = sandbox.before;
+        let mut usage = sandbox.files.usage().unwrap_or_default();
+        usage.cpu_ns = usage.cpu_ns.saturating_sub(before.cpu_ns);
+        let mut incidents = Incidents::default();
+        let denied = sandbox.files.pids_denied_count().unwrap_or(0);
+        incidents.pids_denied_count = denied.saturating_sub(before.pids_denied_count);
+        // On every CPU at once it could not have used up one period's quota: there is nothing to read.
+        let could_be_throttled =
+            (now_ns() - call.started_ns) * self.cpus > u64::from(sandbox.limits.cpu_quota_us) * 1000;
+        if could_be_throttled {
+            let throttled = sandbox.files.throttled_count().unwrap_or(0);
+            incidents.throttled_count = throttled.saturating_sub(before.throttled_count);
+        }
+        (usage, incidents)
     }
 
     /// Leased -> Resetting -> Ready, or Poisoned when it is not clean.
@@ -278,7 +295,7 @@ impl Pool {
         sandbox.limits = base;
         // Below Linux 6.12 v2's peak stays that of the whole life: the usage says so by not falling.
         let _ = sandbox.files.reset_memory_peak();
-        sandbox.cpu_base_ns = sandbox.files.cpu_ns()?;
+        sandbox.before = Counters::read(&sandbox.files)?;
         Ok(())
     }
 
@@ -317,7 +334,8 @@ impl Pool {
             unreachable!("only a leased slot has a call to lose")
         };
         drain_log(&mut sandbox);
-        self.slots[slot as usize] = Slot::Poisoned { call: Some(evidence), logs: sandbox.logs.take() };
+        self.slots[slot as usize] =
+            Slot::Poisoned { call: Some((evidence, sandbox.before)), logs: sandbox.logs.take() };
         self.destroy(slot);
     }
 
@@ -340,7 +358,7 @@ impl Pool {
     ) {
         let judged = |verdict: Option<Verdict>| Done::Judged { verdict: verdict.unwrap_or(Verdict::Lost), detail };
         match std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) {
-            Slot::Poisoned { call: Some(evidence), logs } => {
+            Slot::Poisoned { call: Some((evidence, before)), logs } => {
                 let done = match evidence {
                     Evidence::Judged => judged(verdict),
                     Evidence::Ended(End::Exited(code)) => Done::Exited(code),
@@ -351,11 +369,13 @@ impl Pool {
                     Evidence::Cancelled => Done::Cancelled,
                     Evidence::NotStarted { stage, errno } => Done::NotStarted { stage, errno },
                 };
+                let (usage, incidents) = since(before, usage, incidents);
                 out.push(Happening::Done { slot, done, logs, usage, incidents });
             }
             Slot::Leased { mut sandbox, .. } => {
                 drain_log(&mut sandbox);
                 let logs = sandbox.logs.take();
+                let (usage, incidents) = since(sandbox.before, usage, incidents);
                 out.push(Happening::Done { slot, done: judged(verdict), logs, usage, incidents });
             }
             Slot::Ready { sandbox } | Slot::Resetting { sandbox } => {
@@ -370,6 +390,14 @@ impl Pool {
         }
         out.push(Happening::Gone { slot });
     }
+}
+
+/// The call's part of what its sandbox counted in all.
+fn since(before: Counters, mut usage: Usage, mut incidents: Incidents) -> (Usage, Incidents) {
+    usage.cpu_ns = usage.cpu_ns.saturating_sub(before.cpu_ns);
+    incidents.throttled_count = incidents.throttled_count.saturating_sub(before.throttled_count);
+    incidents.pids_denied_count = incidents.pids_denied_count.saturating_sub(before.pids_denied_count);
+    (usage, incidents)
 }
 
 enum Step {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod deliver;
+mod events;
 mod link;
 mod pool;
 mod slot;

@@ -8,14 +8,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
-use mayfly_core::cgroup::{CallLimits, File, Incidents, LimitFiles, Usage};
+use mayfly_core::cgroup::{CallLimits, Incidents, Usage};
 use mayfly_core::packet;
-use mayfly_core::protocol::{Contract, Event, Failure, Request, Streams as StreamKinds, ToCall, VERSION};
+use mayfly_core::protocol::{Contract, Failure, Request, ToCall};
 use mayfly_core::watch::{EventFlags, Token, Watch};
-use rustix::net::RecvFlags;
 
 use crate::link;
-use crate::slot::{Call, Evidence, Logs, Sandbox, Slot, Streams};
+use crate::slot::{Call, Counters, Evidence, Logs, Sandbox, Slot, Streams};
 
 /// Which descriptor of a slot is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,9 +123,9 @@ pub enum Happening {
 
 #[derive(Debug)]
 pub struct Pool {
-    control: OwnedFd,
+    pub(crate) control: OwnedFd,
     pub watch: Watch,
-    board: Option<Board>,
+    pub(crate) board: Option<Board>,
     pub(crate) slots: Vec<Slot>,
     generations: Vec<u32>,
     pub(crate) functions: HashMap<u32, Function>,
@@ -135,9 +134,9 @@ pub struct Pool {
     /// Answered and not yet destroyed, and what was held of them: an answer waits for no tear-down.
     to_destroy: Vec<u32>,
     pub(crate) dead: Vec<Sandbox>,
-    cpus: u64,
+    pub(crate) cpus: u64,
     pub(crate) packet: Vec<u8>,
-    is_lost: bool,
+    pub(crate) is_lost: bool,
 }
 
 impl Pool {
@@ -221,8 +220,13 @@ impl Pool {
         let Slot::Ready { mut sandbox } = state else { unreachable!("lease of a slot that is {}", state.name()) };
         let wanted = wanted.or_else(|| self.functions.get(&sandbox.function).map(|function| function.wanted));
         let wanted = &wanted.expect("a function outlives its sandboxes");
-        let mut call =
-            Call { output_bytes_max: wanted.output_bytes as usize, pending: None, output: Vec::new(), buffer: None };
+        let mut call = Call {
+            output_bytes_max: wanted.output_bytes as usize,
+            pending: None,
+            output: Vec::new(),
+            buffer: None,
+            started_ns: 0,
+        };
         let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
         sandbox.is_used = true;
         self.slots[slot as usize] = Slot::Leased { sandbox, call };
@@ -250,15 +254,16 @@ impl Pool {
         }
         if sandbox.is_used && sandbox.contract == Contract::Stdio {
             // Starting the program again was the reset's doing and not this call's.
-            sandbox.cpu_base_ns = sandbox.files.cpu_ns()?;
+            sandbox.before = Counters::read(&sandbox.files)?;
         }
         let now = now_ns();
+        call.started_ns = now;
         let wall_deadline = now + u64::from(wanted.wall_ms) * 1_000_000;
         let cpu_ns = u64::from(wanted.cpu_ms) * 1_000_000;
         let (cpu_end, first_check) = match cpu_ns {
             0 => (NEVER, wall_deadline),
             // The CPU time cannot run out sooner than if every CPU ran it.
-            limit => (sandbox.cpu_base_ns + limit, wall_deadline.min(now + limit / self.cpus)),
+            limit => (sandbox.before.cpu_ns + limit, wall_deadline.min(now + limit / self.cpus)),
         };
         let clocks = Clocks { wall_deadline, cpu_end, check_at: first_check };
         self.board().start(slot, self.generation(slot), clocks)?;
@@ -335,137 +340,6 @@ impl Pool {
         out
     }
 
-    fn hear_sandboxd(&mut self, out: &mut Vec<Happening>) {
-        self.send_unsent();
-        // A bounded number per batch, so that a flood of events does not hold up an answer.
-        for _ in 0..16 {
-            match packet::receive::<Event>(&self.control, RecvFlags::DONTWAIT) {
-                Ok(Some(packet)) => self.take_event(packet, out),
-                Ok(None) => return self.lose("sandboxd ended", out),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => return self.lose(&format!("sandboxd's socket: {error}"), out),
-            }
-        }
-    }
-
-    fn lose(&mut self, why: &str, out: &mut Vec<Happening>) {
-        if !std::mem::replace(&mut self.is_lost, true) {
-            let _ = self.watch.remove(&self.control);
-            out.push(Happening::Lost { why: why.to_owned() });
-        }
-    }
-
-    fn take_event(&mut self, packet: packet::Received<Event>, out: &mut Vec<Happening>) {
-        let packet::Received { message, descriptors, about } = packet;
-        match message {
-            Event::Hello { version, slots, cgroup_mode, copies_writable } => {
-                match self.open_board(version, slots, descriptors) {
-                    Ok(()) => out.push(Happening::Hello { cgroup_mode, copies_writable }),
-                    Err(error) => self.lose(&format!("sandboxd's hello: {error}"), out),
-                }
-            }
-            Event::Defined { function, errno } => out.push(Happening::Defined { function, errno }),
-            Event::Ready {
-                slot,
-                generation,
-                streams,
-                files,
-                stage_ns,
-                is_quiet_guess,
-                held_memory_bytes,
-                held_tasks,
-            } => {
-                if generation != self.generation(slot) {
-                    return;
-                }
-                let Slot::Warming { function } = self.slots[slot as usize] else { return };
-                let held = (held_memory_bytes, held_tasks);
-                match self.take_sandbox(slot, function, streams, &files, descriptors, held) {
-                    Ok(sandbox) => {
-                        self.slots[slot as usize] = Slot::Ready { sandbox };
-                        let pid = about.map_or(0, rustix::process::Pid::as_raw_pid);
-                        out.push(Happening::Ready { slot, function, pid, stage_ns, is_quiet_guess });
-                    }
-                    Err(error) => {
-                        self.retire(slot);
-                        out.push(Happening::Broken { slot, function, what: error.to_string() });
-                    }
-                }
-            }
-            Event::Failed { slot, generation, failure } => {
-                if generation != self.generation(slot) {
-                    return;
-                }
-                if let Slot::Warming { function } = self.slots[slot as usize] {
-                    out.push(Happening::BuildFailed { slot, function, failure });
-                }
-                self.slots[slot as usize] = Slot::Cold;
-                out.push(Happening::Gone { slot });
-            }
-            Event::Gone { slot, generation, verdict, detail, usage, incidents } => {
-                if generation == self.generation(slot) {
-                    self.bury(slot, verdict, detail, usage, incidents, out);
-                }
-            }
-            Event::Unpacked { token, errno, message } => out.push(Happening::Unpacked { token, errno, message }),
-        }
-    }
-
-    fn open_board(&mut self, version: u32, slots: u32, descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        let mut next = descriptors.into_iter();
-        let (Some(memory), Some(timer)) = (next.next(), next.next()) else {
-            return Err(io::ErrorKind::InvalidData.into());
-        };
-        if version != VERSION || slots as usize != self.slots.len() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        self.board = Some(Board::map(memory.as_fd(), slots, timer)?);
-        Ok(())
-    }
-
-    fn take_sandbox(
-        &self,
-        slot: u32,
-        function: u32,
-        kinds: StreamKinds,
-        files: &[u8],
-        mut descriptors: Vec<OwnedFd>,
-        (held_memory_bytes, held_tasks): (u64, u64),
-    ) -> io::Result<Sandbox> {
-        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-        let of = self.functions.get(&function).ok_or_else(invalid)?;
-        if descriptors.len() != kinds.count() + files.len() {
-            return Err(invalid());
-        }
-        let kinds_of_files = files.iter().map(|number| File::from_u8(*number)).collect::<Option<Vec<_>>>();
-        let limit_fds = descriptors.split_off(kinds.count());
-        let files: LimitFiles = kinds_of_files.ok_or_else(invalid)?.into_iter().zip(limit_fds).collect();
-        let stream_fds = descriptors.split_off(1);
-        let call = descriptors.pop().ok_or_else(invalid)?;
-        let streams = match kinds {
-            StreamKinds::Lazy => None,
-            _ => Some(Streams::from_descriptors(of.contract, stream_fds).ok_or_else(invalid)?),
-        };
-        // From here on the peak is the call's, where the kernel lets it be reset.
-        let _ = files.reset_memory_peak();
-        let sandbox = Sandbox {
-            function,
-            contract: of.contract,
-            call,
-            streams,
-            cpu_base_ns: files.cpu_ns().unwrap_or(0),
-            files,
-            limits: of.limits,
-            held_memory_bytes,
-            held_tasks,
-            is_used: false,
-            logs: Logs { kept: Vec::new(), max: of.log_bytes as usize, is_cut: false },
-        };
-        self.watch_fd(&sandbox.call, slot, Source::Call, EventFlags::IN)?;
-        self.watch_streams(slot, &sandbox)?;
-        Ok(sandbox)
-    }
-
     pub(crate) fn watch_streams(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
         let Some(streams) = &sandbox.streams else { return Ok(()) };
         rustix::io::ioctl_fionbio(streams.log(), true)?;
@@ -509,7 +383,7 @@ impl Pool {
     }
 
     /// A full socket means that sandboxd is busy; the rest goes out with its next event.
-    fn send_unsent(&mut self) {
+    pub(crate) fn send_unsent(&mut self) {
         while let Some((request, descriptor)) = self.unsent.front() {
             let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
             match packet::send(&self.control, request, &descriptors, None) {

@@ -26,11 +26,24 @@ use mayfly_core::protocol::{Contract, End};
 #[derive(Debug)]
 pub enum Slot {
     Cold,
-    Warming { function: u32 },
-    Ready { sandbox: Sandbox },
-    Leased { sandbox: Sandbox, call: Call },
-    Resetting { sandbox: Sandbox },
-    Poisoned { call: Option<Evidence>, logs: Logs },
+    Warming {
+        function: u32,
+    },
+    Ready {
+        sandbox: Sandbox,
+    },
+    Leased {
+        sandbox: Sandbox,
+        call: Call,
+    },
+    Resetting {
+        sandbox: Sandbox,
+    },
+    /// With what its call still waits for, and the counters from before that call.
+    Poisoned {
+        call: Option<(Evidence, Counters)>,
+        logs: Logs,
+    },
     Retired,
 }
 
@@ -69,10 +82,28 @@ pub struct Sandbox {
     pub limits: CallLimits,
     pub held_memory_bytes: u64,
     pub held_tasks: u64,
-    /// CPU time spent before the call, which is not the call's.
-    pub cpu_base_ns: u64,
+    /// What the cgroup had counted before the call, which is not the call's.
+    pub before: Counters,
     pub is_used: bool,
     pub logs: Logs,
+}
+
+/// Counters of a cgroup that only rise.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    pub cpu_ns: u64,
+    pub throttled_count: u64,
+    pub pids_denied_count: u64,
+}
+
+impl Counters {
+    pub fn read(files: &LimitFiles) -> std::io::Result<Self> {
+        Ok(Self {
+            cpu_ns: files.cpu_ns()?,
+            throttled_count: files.throttled_count()?,
+            pids_denied_count: files.pids_denied_count()?,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -123,6 +154,7 @@ impl Logs {
 /// One invocation in a sandbox.
 #[derive(Debug)]
 pub struct Call {
+    pub started_ns: u64,
     pub output_bytes_max: usize,
     /// `stdio`: what is still to be written to stdin.
     pub pending: Option<(Vec<u8>, usize)>,

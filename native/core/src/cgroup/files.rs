@@ -53,10 +53,14 @@ pub enum File {
     PidsMax = 11,
     /// `pids.current`, the same in both.
     PidsCurrent = 12,
+    /// `pids.events`, the same in both.
+    PidsEvents = 13,
+    /// v1 `cpu.stat` of the cpu controller; v2's is `CpuStat`.
+    CpuThrottling = 14,
 }
 
 impl File {
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 15;
 
     pub const ALL: [File; File::COUNT] = [
         File::CpuCfsQuota,
@@ -72,6 +76,8 @@ impl File {
         File::CpuStat,
         File::PidsMax,
         File::PidsCurrent,
+        File::PidsEvents,
+        File::CpuThrottling,
     ];
 
     #[must_use]
@@ -90,6 +96,8 @@ impl File {
             File::CpuStat => "cpu.stat",
             File::PidsMax => "pids.max",
             File::PidsCurrent => "pids.current",
+            File::PidsEvents => "pids.events",
+            File::CpuThrottling => "cpu.stat",
         }
     }
 
@@ -218,6 +226,18 @@ impl LimitFiles {
     /// How many tasks there are now: the cheap way to see whether a call left something running.
     pub fn tasks(&self) -> io::Result<u64> {
         self.get(File::PidsCurrent).map_or(Ok(0), |fd| counter(read(fd, &mut [0; 32])?))
+    }
+
+    /// Periods in which the CPU quota stopped the group.
+    pub fn throttled_count(&self) -> io::Result<u64> {
+        let file = self.get(File::CpuThrottling).or_else(|| self.get(File::CpuStat));
+        // A v2 group without the cpu controller has no such line.
+        file.map_or(Ok(0), |fd| Ok(field(read(fd, &mut [0; 512])?, b"nr_throttled").unwrap_or(0)))
+    }
+
+    /// Forks that the pids limit refused.
+    pub fn pids_denied_count(&self) -> io::Result<u64> {
+        self.get(File::PidsEvents).map_or(Ok(0), |fd| field(read(fd, &mut [0; 64])?, b"max"))
     }
 
     fn memory_peak_bytes(&self) -> io::Result<u64> {

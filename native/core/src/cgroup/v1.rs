@@ -55,6 +55,8 @@ pub(super) fn fit(nodes: &Handover, path: &str) -> io::Result<Fittings> {
         for file in [File::CpuCfsQuota, File::CpuShares] {
             fittings.files.insert(file, nodes::open(dir, path, file.name(), OFlags::WRONLY)?);
         }
+        let throttling = File::CpuThrottling;
+        fittings.files.insert(throttling, nodes::open(dir, path, throttling.name(), OFlags::RDONLY)?);
     }
     if let Some(dir) = nodes.dir(Controller::Memory) {
         fittings.files.insert(File::MemoryLimit, nodes::open(dir, path, File::MemoryLimit.name(), OFlags::WRONLY)?);
@@ -68,8 +70,9 @@ pub(super) fn fit(nodes: &Handover, path: &str) -> io::Result<Fittings> {
         fittings.oom_events = Some(watch_oom(nodes, path)?);
     }
     if let Some(dir) = nodes.dir(Controller::Pids) {
-        for (file, access) in [(File::PidsMax, OFlags::WRONLY), (File::PidsCurrent, OFlags::RDONLY)] {
-            fittings.files.insert(file, nodes::open(dir, path, file.name(), access)?);
+        fittings.files.insert(File::PidsMax, nodes::open(dir, path, File::PidsMax.name(), OFlags::WRONLY)?);
+        for file in [File::PidsCurrent, File::PidsEvents] {
+            fittings.files.insert(file, nodes::open(dir, path, file.name(), OFlags::RDONLY)?);
         }
     }
     if let Some(dir) = nodes.dir(Controller::Cpuacct) {

@@ -66,8 +66,9 @@ fn fit(nodes: &Handover, path: &str) -> io::Result<Fittings> {
         }
     }
     if let Some(dir) = nodes.dir(Controller::Pids) {
-        for (file, access) in [(File::PidsMax, OFlags::WRONLY), (File::PidsCurrent, OFlags::RDONLY)] {
-            fittings.files.insert(file, nodes::open(dir, path, file.name(), access)?);
+        fittings.files.insert(File::PidsMax, nodes::open(dir, path, File::PidsMax.name(), OFlags::WRONLY)?);
+        for file in [File::PidsCurrent, File::PidsEvents] {
+            fittings.files.insert(file, nodes::open(dir, path, file.name(), OFlags::RDONLY)?);
         }
     }
     Ok(fittings)
