@@ -16,10 +16,13 @@ export interface Audit {
   readonly descriptors: number
 }
 
-const NAMESPACES = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time']
-/** First of the 65536 ids of a test's pool; not the default, so that a server that runs on this host is not counted. */
-export const UID_BASE = 0x7100_0000
+export const NAMESPACES = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time']
 const UID_COUNT = 65_536
+/**
+ * First of the ids of this process's pools. Neither the default nor another test's, so that a server or a second run
+ * of the tests on this host is not counted.
+ */
+export const UID_BASE = 0x7100_0000 + (process.pid % 4096) * UID_COUNT
 
 export function audit(instance: string): Audit {
   const ours = processesOfPool()
@@ -47,7 +50,9 @@ export function processesOfPool(): HostProcess[] {
 export function processes(): (HostProcess & { readonly uids: readonly number[] })[] {
   return pids().flatMap((pid) => {
     const status = tolerant(() => readFileSync(`/proc/${pid}/status`, 'utf8'))
-    // A zombie is still a process: it holds a place in its pids cgroup.
+    // A zombie is still a process, for it holds a place in its pids cgroup; but one whose parent is the host's init is
+    // only waiting for that one's round.
+    if (status !== undefined && /^State:\tZ/m.test(status) && /^PPid:\t1$/m.test(status)) return []
     const uids = /^Uid:\t(.*)$/m
       .exec(status ?? '')?.[1]
       ?.split('\t')
@@ -80,6 +85,11 @@ function pids(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
+}
+
+/** The inode of each namespace a process is in. */
+export function namespacesOf(pid: number): Readonly<Record<string, string>> {
+  return Object.fromEntries(NAMESPACES.map((kind) => [kind, readlinkSync(`/proc/${pid}/ns/${kind}`)]))
 }
 
 function countNamespaces(among: readonly HostProcess[], kind: string): number {

@@ -19,6 +19,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Image, type Manifest, parseManifest, resolveFunction } from '../contract/function.ts'
 import type { Invocation, InvokeOptions } from '../contract/invocation.ts'
+import type { Outcome } from '../contract/outcome.ts'
 import { buildImage } from '../images/build.ts'
 import { openStore, type Store } from '../images/store.ts'
 import { openPool, type Pool } from '../worker/pool.ts'
@@ -112,9 +113,7 @@ export async function openHouse(options: PoolOptions = {}, manifest: ProbeManife
       return await pool.invoke(name, Buffer.concat([Buffer.from(`${line}\n`), Buffer.from(body)]), rest)
     },
     async row(line, rest = {}) {
-      const { outcome } = await house.invoke(line, rest)
-      if (outcome.status !== 'ok') throw new Error(`${line}: ${JSON.stringify({ ...outcome, logs: undefined })}`)
-      return JSON.parse(Buffer.from(outcome.output).toString()) as Seen
+      return JSON.parse(textOf((await house.invoke(line, rest)).outcome)) as Seen
     },
     async rest() {
       await until(() =>
@@ -139,6 +138,12 @@ export async function openHouse(options: PoolOptions = {}, manifest: ProbeManife
     throw error
   }
   return house
+}
+
+/** The result of a call that came back; of any other, an error that shows how it ended. */
+export function textOf(outcome: Outcome): string {
+  if (outcome.status !== 'ok') throw new Error(`not ok: ${JSON.stringify({ ...outcome, logs: undefined })}`)
+  return Buffer.from(outcome.output).toString()
 }
 
 /** Waits for a condition; the deadline is for a broken one only. */

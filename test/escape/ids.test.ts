@@ -1,14 +1,16 @@
 // Of ids, names and what else a process is: nobody, without a capability, in namespaces of its own.
-import { readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { processesOfPool, UID_BASE } from '../_host.ts'
-import { privileged, type Seen, useHouse } from '../_setup.ts'
+import type { Image } from '../../contract/function.ts'
+import { NAMESPACES, namespacesOf, processesOfPool, UID_BASE } from '../_host.ts'
+import { type House, privileged, type Seen, useHouse } from '../_setup.ts'
 
 const NO_CAPABILITY = '0000000000000000'
-const KINDS = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time'] as const
 
-const namespacesOf = (pid: number | 'self') =>
-  Object.fromEntries(KINDS.map((kind) => [kind, readlinkSync(`/proc/${pid}/ns/${kind}`)]))
+/** Of every sandbox that stands now: inodes of those gone are given out again. */
+async function namespacesOfAll(house: House): Promise<Readonly<Record<string, string>>[]> {
+  await house.rest()
+  return house.pool.sandboxes().map(({ hostPid }) => namespacesOf(hostPid))
+}
 
 privileged('ids', () => {
   describe('with every layer on', () => {
@@ -19,6 +21,14 @@ privileged('ids', () => {
         ...{ uid: 1000, euid: 1000, suid: 1000, gid: 1000, egid: 1000, sgid: 1000, groups: 0 },
         ...{ become_root: 'EPERM', become_root_group: 'EPERM', take_groups: 'EPERM' },
       })
+    })
+
+    it('is in a user namespace of two ids', async () => {
+      const { lines } = (await house.row('lines /proc/self/uid_map')) as { lines: string[] }
+      expect(lines.map((line) => line.trim().split(/\s+/)).map(([inside, , count]) => [inside, count])).toEqual([
+        ['0', '1'],
+        ['1000', '1'],
+      ])
     })
 
     it('has no capability in any set, no group and no way to gain privileges', async () => {
@@ -37,12 +47,9 @@ privileged('ids', () => {
     })
 
     it('is in eight namespaces that no one else is in', async () => {
-      const [first, second] = [await house.row('namespaces'), await house.row('namespaces')]
-      const host = namespacesOf('self')
-      for (const kind of KINDS) {
-        expect(first[kind], kind).not.toBe(host[kind])
-        expect(first[kind], kind).not.toBe(second[kind])
-      }
+      const all = [namespacesOf(process.pid), ...(await namespacesOfAll(house))]
+      expect(all.length).toBeGreaterThan(2)
+      for (const kind of NAMESPACES) expect(new Set(all.map((of) => of[kind])).size, kind).toBe(all.length)
     })
 
     it('has a host name that is not the host’s', async () => {
@@ -76,9 +83,7 @@ privileged('ids', () => {
   const changed: readonly [layers: readonly string[], line: string, sign: (seen: Seen) => boolean][] = [
     [['caps'], 'status', (seen) => seen['CapBnd'] !== NO_CAPABILITY],
     [['no_new_privs', 'seccomp'], 'status', (seen) => seen['NoNewPrivs'] === '0'],
-    [['user_ns'], 'ids', (seen) => seen['uid'] !== 1000],
-    [['uts_ns'], 'namespaces', (seen) => seen['uts'] === readlinkSync('/proc/self/ns/uts')],
-    [['ipc_ns'], 'namespaces', (seen) => seen['ipc'] === readlinkSync('/proc/self/ns/ipc')],
+    [['user_ns'], 'lines /proc/self/uid_map', (seen) => (seen['lines'] as string[]).length === 1],
     [
       ['cgroup_ns'],
       'lines /proc/self/cgroup',
@@ -92,6 +97,17 @@ privileged('ids', () => {
     it('the same look shows it', async () => {
       const seen = await house.row(line)
       expect(sign(seen), JSON.stringify(seen)).toBe(true)
+    })
+  })
+
+  describe.each(['net', 'ipc', 'uts', 'cgroup', 'mnt'])('without its %s namespace', (kind) => {
+    const inLayer = (image: Image) => ({ command: [`/layers/${image.layers[0]?.slice('sha256:'.length)}/probe`] })
+    const house = useHouse({ ablate: [kind === 'mnt' ? 'mount_ns' : `${kind}_ns`] }, kind === 'mnt' ? inLayer : {})
+
+    it('shares it', async () => {
+      const [first, ...others] = await namespacesOfAll(house)
+      expect(others.length).toBeGreaterThan(0)
+      for (const other of others) expect(other[kind]).toBe(first?.[kind])
     })
   })
 

@@ -80,8 +80,11 @@ privileged('network', () => {
   describe('without its network namespace', () => {
     const house = useHouse({ ablate: ['net_ns'] })
 
-    it('reaches the host', async () => {
-      expect(await house.row(`reach_host ${port} ${ABSTRACT}`)).toMatchObject({ port: 0, abstract: 0 })
+    it('shares the house’s, which is down and not the host’s either', async () => {
+      const [first, second] = [await house.row('namespaces'), await house.row('namespaces')]
+      expect(first['net']).toBe(second['net'])
+      expect(await house.row('loopback')).toMatchObject({ connect: 'ENETUNREACH' })
+      expect(await house.row(`reach_host ${port} ${ABSTRACT}`)).toMatchObject({ abstract: 'ECONNREFUSED' })
     })
   })
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,8 @@ static void replace_folder(int argc, char **argv) {
 // Writes `argv[1]` until it is refused or `argv[2]` MiB are in it.
 static void fill_bytes(int argc, char **argv) {
   if (argc < 3) return;
+  // Beyond the largest size of a file, an error and not a death.
+  signal(SIGXFSZ, SIG_IGN);
   static char block[1 << 16];
   memset(block, 'x', sizeof block);
   int fd = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

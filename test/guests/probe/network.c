@@ -30,7 +30,9 @@ static void loopback(int argc, char **argv) {
   result("bind", bind(server, (struct sockaddr *)&address, size));
   result("listen", listen(server, 1));
   getsockname(server, (struct sockaddr *)&address, &size);
-  result("connect", connect(client, (struct sockaddr *)&address, size));
+  long connected = connect(client, (struct sockaddr *)&address, size);
+  result("connect", connected);
+  if (connected < 0) return;
   int accepted = accept4(server, NULL, NULL, SOCK_CLOEXEC);
   char byte = 0;
   if (write(client, "!", 1) == 1 && read(accepted, &byte, 1) == 1) number("byte", byte);

@@ -28,7 +28,13 @@ static long bpf_probe(void) { return syscall(SYS_bpf, 0, NULL, 0); }
 static long perf_probe(void) { return syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0); }
 static long fsopen_tmpfs(void) { return syscall(SYS_fsopen, "tmpfs", 0); }
 static long open_tree_root(void) { return syscall(SYS_open_tree, AT_FDCWD, "/", 1); }
-static long by_handle(void) { return syscall(SYS_open_by_handle_at, AT_FDCWD, NULL, 0); }
+static long by_handle(void) {
+  struct {
+    struct file_handle handle;
+    unsigned char data[8];
+  } root = {{.handle_bytes = 8, .handle_type = 1}, {2}};
+  return syscall(SYS_open_by_handle_at, AT_FDCWD, &root, O_RDONLY);
+}
 static long kernel_log(void) { return syscall(SYS_syslog, 10, NULL, 0); }
 static long kexec(void) { return syscall(SYS_kexec_load, 0, 0, NULL, 0xffff); }
 static long module(void) { return syscall(SYS_delete_module, "", 0); }
