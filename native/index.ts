@@ -123,7 +123,12 @@ export interface Core {
 }
 
 interface Binding {
-  Core: new (fd: number, slots: number, onDone: (...done: DoneArguments) => void, onEvent: (json: string) => void) => Core
+  Core: new (
+    fd: number,
+    slots: number,
+    onDone: (...done: DoneArguments) => void,
+    onEvent: (json: string) => void,
+  ) => Core
   socketPair(): { ours: number; theirs: number }
   compileProfile(json: string): Uint8Array
   syscallName(number: number): string
@@ -192,8 +197,11 @@ export function launch(options: LaunchOptions): { core: Core; launched: Promise<
     }
   }
   const { ours, theirs } = socketPair()
-  const core = new Core(ours, options.slots, (slot, ...done) => options.onDone(slot, evidenceOf(done)), (json) =>
-    options.onEvent(JSON.parse(json) as CoreEvent),
+  const core = new Core(
+    ours,
+    options.slots,
+    (slot, ...done) => options.onDone(slot, evidenceOf(done)),
+    (json) => options.onEvent(JSON.parse(json) as CoreEvent),
   )
   const args = ['--home', options.home, '--sandboxd', SANDBOXD, '--instance', options.instance]
   args.push('--slots', `${options.slots}`, '--uid-base', `${options.uidBase}`, '--cgroup', options.cgroup)
@@ -207,7 +215,17 @@ export function launch(options: LaunchOptions): { core: Core; launched: Promise<
 
 /** Removes what an earlier life left. Where this process may not, the next start does. */
 export function clean(home: string, uidBase: number): Promise<void> {
-  const args = ['--home', home, '--sandboxd', SANDBOXD, '--instance', 'clean', '--uid-base', `${uidBase}`, '--clean-only']
+  const args = [
+    '--home',
+    home,
+    '--sandboxd',
+    SANDBOXD,
+    '--instance',
+    'clean',
+    '--uid-base',
+    `${uidBase}`,
+    '--clean-only',
+  ]
   return run(args, undefined, () => {})
 }
 

@@ -56,70 +56,35 @@ interface Hearers {
 const PROFILES = join(import.meta.dirname, '../images/profiles')
 
 export async function openHouse(options: HouseOptions, hearers: Hearers): Promise<House> {
-  const config = readConfig()
-  const { home = config.home, slots = config.slots, uidBase = config.uidBase, cgroup = config.cgroup } = options
-  const { allowDegraded = config.allowDegraded, ablate = [], onLog = () => {} } = options
+  const settings = { ...readConfig(), ...definedOnly(options) }
+  const { home, slots, uidBase, ablate = [], onLog = () => {} } = settings
   const filters = { native: compileProfile(readFileSync(join(PROFILES, 'native.json'), 'utf8')) }
   const instance = randomBytes(4).toString('hex')
-  const unpacking = new Map<number, { resolve: () => void; reject: (error: PlatformError) => void }>()
-  const hello = Promise.withResolvers<Extract<CoreEvent, { kind: 'hello' }>>()
-  const closed = Promise.withResolvers<PlatformError | undefined>()
-
-  const lose = (why: string) => {
-    const error = new PlatformError('SANDBOXD_LOST', `${why}; this process must start again`)
-    hello.reject(error)
-    for (const { reject } of unpacking.values()) reject(error)
-    closed.resolve(error)
-    hearers.onLost(error)
-  }
-  const onEvent = (event: CoreEvent) => {
-    if (event.kind === 'hello') hello.resolve(event)
-    else if (event.kind === 'lost') lose(event.why)
-    else if (event.kind === 'unpacked') {
-      const { token, errno, message } = event
-      const waiting = unpacking.get(token)
-      unpacking.delete(token)
-      if (errno === 0) waiting?.resolve()
-      else waiting?.reject(new PlatformError('INVALID_IMAGE', `a layer was refused: ${message}`))
-    } else hearers.onEvent(event)
-  }
+  const line = new Line(hearers)
   const { core, launched } = launch({
-    home,
+    ...settings,
     instance,
-    slots,
-    uidBase,
-    cgroup,
-    allowDegraded,
     ablationAllowed: ablate.length > 0,
     onDone: hearers.onDone,
-    onEvent,
-    onLine: (line) => onLog({ level: 'warn', msg: line }),
+    onEvent: (event) => line.hear(event),
+    onLine: (msg) => onLog({ level: 'warn', msg }),
   })
-  // The launcher's refusal says more than the closed socket that follows it.
-  hello.promise.catch(() => {})
   try {
     await launched
-    const { cgroupMode, copiesWritable } = await hello.promise
-    const uid = process.geteuid?.() === 0 ? uidBase : (process.geteuid?.() ?? 0)
-    const report = { instance, slots, cgroupMode, copiesWritable, uid }
-    let nextToken = 1
+    const { cgroupMode, copiesWritable } = await line.hello
+    const ownUid = process.geteuid?.() ?? 0
     return {
       core,
       home,
-      report,
+      report: { instance, slots, cgroupMode, copiesWritable, uid: ownUid === 0 ? uidBase : ownUid },
       cpus: availableParallelism(),
-      closed: closed.promise,
+      closed: line.closed,
       log: onLog,
       define: (id, spec) => core.define(id, definitionOf(spec, ablate), filters[spec.seccomp]),
-      unpack: (digest, tarPath) =>
-        new Promise((resolve, reject) => {
-          const token = nextToken++
-          unpacking.set(token, { resolve, reject })
-          core.unpack(token, digest, tarPath)
-        }),
+      unpack: (digest, tarPath) => line.unpacked((token) => core.unpack(token, digest, tarPath)),
       async close() {
         core.close()
-        closed.resolve(undefined)
+        line.close()
         // Where this process may not (it gave up root), the next start's janitor does the same.
         await clean(home, uidBase).catch(() => {})
       },
@@ -128,6 +93,70 @@ export async function openHouse(options: HouseOptions, hearers: Hearers): Promis
     core.close()
     throw error
   }
+}
+
+/** What sandboxd says about itself and not about a slot. */
+class Line {
+  readonly #hearers: Hearers
+  readonly #hello = Promise.withResolvers<Extract<CoreEvent, { kind: 'hello' }>>()
+  readonly #closed = Promise.withResolvers<PlatformError | undefined>()
+  readonly #unpacking = new Map<number, PromiseWithResolvers<void>>()
+  #nextToken = 1
+
+  constructor(hearers: Hearers) {
+    this.#hearers = hearers
+    // The launcher's refusal says more than the closed socket that follows it, and is heard first.
+    this.#hello.promise.catch(() => {})
+  }
+
+  get hello() {
+    return this.#hello.promise
+  }
+
+  get closed() {
+    return this.#closed.promise
+  }
+
+  hear(event: CoreEvent): void {
+    switch (event.kind) {
+      case 'hello':
+        return this.#hello.resolve(event)
+      case 'lost':
+        return this.#lose(new PlatformError('SANDBOXD_LOST', `${event.why}; this process must start again`))
+      case 'unpacked': {
+        const waiting = this.#unpacking.get(event.token)
+        this.#unpacking.delete(event.token)
+        if (event.errno === 0) waiting?.resolve()
+        else waiting?.reject(new PlatformError('INVALID_IMAGE', `a layer was refused: ${event.message}`))
+        return
+      }
+      default:
+        this.#hearers.onEvent(event)
+    }
+  }
+
+  unpacked(ask: (token: number) => void): Promise<void> {
+    const token = this.#nextToken++
+    const waiting = Promise.withResolvers<void>()
+    this.#unpacking.set(token, waiting)
+    ask(token)
+    return waiting.promise
+  }
+
+  close(): void {
+    this.#closed.resolve(undefined)
+  }
+
+  #lose(error: PlatformError): void {
+    this.#hello.reject(error)
+    for (const { reject } of this.#unpacking.values()) reject(error)
+    this.#closed.resolve(error)
+    this.#hearers.onLost(error)
+  }
+}
+
+function definedOnly(options: HouseOptions): Partial<HouseOptions> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
 function definitionOf(spec: FunctionSpec, ablate: readonly string[]) {

@@ -12,7 +12,12 @@ export interface SandboxReport {
   /** Lines of mountinfo(5). */
   readonly mounts: readonly string[]
   readonly cgroups: readonly string[]
-  readonly ids: { readonly uid: string; readonly gid: string; readonly groups: string; readonly uidMap: readonly string[] }
+  readonly ids: {
+    readonly uid: string
+    readonly gid: string
+    readonly groups: string
+    readonly uidMap: readonly string[]
+  }
   /** Inheritable, permitted, effective, bounding, ambient: hexadecimal masks. */
   readonly capabilities: Readonly<Record<string, string>>
   readonly noNewPrivs: boolean
@@ -50,7 +55,10 @@ export async function inspectProcess(
       ids: { uid: field('Uid'), gid: field('Gid'), groups: field('Groups').trim(), uidMap },
       capabilities: Object.fromEntries(CAPABILITY_SETS.map((set) => [set, field(set)])),
       noNewPrivs: field('NoNewPrivs') === '1',
-      seccomp: { mode: SECCOMP_MODES[Number(field('Seccomp'))] ?? 'unknown', filters: Number(field('Seccomp_filters')) },
+      seccomp: {
+        mode: SECCOMP_MODES[Number(field('Seccomp'))] ?? 'unknown',
+        filters: Number(field('Seccomp_filters')),
+      },
       limits,
       descriptors,
     }

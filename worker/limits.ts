@@ -25,20 +25,24 @@ export function lowerLimits(limits: Limits, asked: CallLimits): Limits {
   const lowered = { ...limits }
   for (const [key, value] of Object.entries(asked) as [keyof CallLimits, number | undefined][]) {
     if (value === undefined) continue
-    const [min] = LIMIT_BOUNDS[key] ?? []
-    if (min === undefined) throw new PlatformError('INVALID_REQUEST', `${key} is no limit of a call`)
-    // 0 means "no limit" for cpuMs, so the function's own 0 is the highest of all.
-    const isUnlimited = key === 'cpuMs' && limits.cpuMs === 0
-    const isWhole = key === 'cpu' || Number.isInteger(value)
-    if (!Number.isFinite(value) || !isWhole || value < Math.max(min, key === 'cpuMs' ? 1 : 0)) {
-      throw new PlatformError('INVALID_REQUEST', `${key}: ${value} is below the least, ${min}, or no number`)
-    }
-    if (value > limits[key] && !isUnlimited) {
-      throw new PlatformError('INVALID_REQUEST', `${key}: a call may lower the function's ${limits[key]}, not raise it to ${value}`)
-    }
+    refuseUnlessLower(key, limits[key], value)
     lowered[key] = value
   }
   return lowered
+}
+
+function refuseUnlessLower(key: keyof CallLimits, own: number | undefined, value: number): void {
+  if (own === undefined) throw new PlatformError('INVALID_REQUEST', `${key} is no limit of a call`)
+  // A function's cpuMs of 0 means "no limit", so any is lower; a call cannot ask for it.
+  const [min, max] = key === 'cpuMs' ? [1, own || Number.POSITIVE_INFINITY] : [LIMIT_BOUNDS[key][0], own]
+  const isNumber = Number.isFinite(value) && (key === 'cpu' || Number.isInteger(value))
+  if (!isNumber || value < min) {
+    throw new PlatformError('INVALID_REQUEST', `${key}: ${value} is below the least, ${min}, or no whole number`)
+  }
+  if (value > max) {
+    const message = `${key}: a call may lower the function's ${own}, not raise it to ${value}`
+    throw new PlatformError('INVALID_REQUEST', message)
+  }
 }
 
 /** Never below what the parked sandbox holds: v1 would refuse, v2 would kill. */

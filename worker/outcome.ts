@@ -39,7 +39,10 @@ function endingOf(evidence: Evidence, limits: Limits): Ending {
     case 'out_of_memory':
       return outOfMemory(evidence, limits)
     case 'not_started':
-      throw new PlatformError('START_FAILED', `the program could not be started: ${evidence.text}, errno ${evidence.number}`)
+      throw new PlatformError(
+        'START_FAILED',
+        `the program could not be started: ${evidence.text}, errno ${evidence.number}`,
+      )
     case 'lost':
       throw new PlatformError('SETUP_FAILED', 'the sandbox died, and not by the function: its init is gone')
   }

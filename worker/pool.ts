@@ -7,12 +7,13 @@ import type { FunctionSpec } from '../contract/function.ts'
 import type { Invocation, InvokeOptions, Start } from '../contract/invocation.ts'
 import { type Limits, PAYLOAD_BYTES_MAX } from '../contract/limits.ts'
 import type { Evidence, NativeLimits } from '../native/index.ts'
-import { FunctionPool, type Waiter } from './function-pool.ts'
+import type { FunctionPool } from './function-pool.ts'
 import { type HouseOptions, type HouseReport, openHouse } from './house.ts'
 import { inspectProcess, type SandboxReport } from './inspect.ts'
 import { aboveHeld, lowerLimits, nativeLimits } from './limits.ts'
 import { outcomeOf } from './outcome.ts'
 import { type SandboxInfo, SlotTable } from './slot-table.ts'
+import { waitForSlot } from './waiting.ts'
 
 export type PoolOptions = HouseOptions
 
@@ -71,9 +72,6 @@ interface Running {
   readonly forget: (() => void) | undefined
 }
 
-/** How long a call may wait for a sandbox before it is told to come again. */
-const WAIT_MS_MAX = 10_000
-
 class WorkerPool implements Pool {
   readonly #byName = new Map<string, FunctionPool>()
   readonly #running = new Map<number, Running>()
@@ -120,7 +118,10 @@ class WorkerPool implements Pool {
       this.#refuseWhenClosing()
       const entry = this.#entry(name)
       if (payload.length > PAYLOAD_BYTES_MAX) {
-        throw new PlatformError('PAYLOAD_TOO_LARGE', `a payload is at most ${PAYLOAD_BYTES_MAX} bytes, not ${payload.length}`)
+        throw new PlatformError(
+          'PAYLOAD_TOO_LARGE',
+          `a payload is at most ${PAYLOAD_BYTES_MAX} bytes, not ${payload.length}`,
+        )
       }
       const limits = options?.limits === undefined ? entry.spec.limits : lowerLimits(entry.spec.limits, options.limits)
       const lease = (slot: number, isCold: boolean) => {
@@ -128,8 +129,11 @@ class WorkerPool implements Pool {
       }
       if (options?.signal?.aborted) return resolve(cancelledBeforeStart(askedAt))
       const slot = entry.ready.pop()
-      if (slot === undefined) this.#wait(entry, { lease, resolve, reject, askedAt, signal: options?.signal })
-      else lease(slot, false)
+      if (slot !== undefined) return lease(slot, false)
+      const onCancel = () => resolve(cancelledBeforeStart(askedAt))
+      waitForSlot(entry, { lease, reject, onCancel, signal: options?.signal })
+      // At once, beside whatever the refiller does.
+      this.#slots.refill(entry)
     })
   }
 
@@ -235,44 +239,10 @@ class WorkerPool implements Pool {
     if (this.#running.size === 0) this.#onIdle?.()
   }
 
-  /** No sandbox is ready: one is built at once, beside whatever the refiller does. */
-  #wait(entry: FunctionPool, request: Waiting): void {
-    const { lease, reject, resolve, signal, askedAt } = request
-    const waitMs = Math.min(WAIT_MS_MAX, entry.spec.limits.wallMs + WAIT_MS_MAX / 2)
-    const settle = () => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', cancel)
-      entry.forget(waiter)
-    }
-    const waiter: Waiter = {
-      take: (slot) => {
-        settle()
-        lease(slot, true)
-      },
-      refuse: (error) => {
-        settle()
-        reject(error)
-      },
-    }
-    const late = () => waiter.refuse(new PlatformError('NO_CAPACITY', `${entry.spec.name}: no sandbox within ${waitMs} ms`))
-    const timer = setTimeout(late, waitMs)
-    const cancel = () => {
-      settle()
-      resolve(cancelledBeforeStart(askedAt))
-    }
-    try {
-      entry.wait(waiter)
-    } catch (error) {
-      clearTimeout(timer)
-      throw error
-    }
-    signal?.addEventListener('abort', cancel, { once: true })
-    this.#slots.refill(entry)
-  }
-
   #entry(name: string): FunctionPool {
     const entry = this.#byName.get(name)
-    if (entry === undefined) throw new PlatformError('FUNCTION_NOT_FOUND', `no function ${JSON.stringify(name.slice(0, 80))}`)
+    if (entry === undefined)
+      throw new PlatformError('FUNCTION_NOT_FOUND', `no function ${JSON.stringify(name.slice(0, 80))}`)
     return entry
   }
 
@@ -309,10 +279,6 @@ interface Request {
   readonly resolve: (invocation: Invocation) => void
   readonly reject: (error: unknown) => void
   readonly signal: AbortSignal | undefined
-}
-
-type Waiting = Pick<Request, 'resolve' | 'reject' | 'signal' | 'askedAt'> & {
-  readonly lease: (slot: number, isCold: boolean) => void
 }
 
 function nanoseconds(ms: number): number {

@@ -163,7 +163,9 @@ export class SlotTable {
       if (occupant === undefined) return []
       const { entry, since, hostPid } = occupant
       const state = this.#house.core.state(slot)
-      return [{ id: this.id(slot), function: entry.spec.name, state, hostPid, ageMs: Math.round(performance.now() - since) }]
+      return [
+        { id: this.id(slot), function: entry.spec.name, state, hostPid, ageMs: Math.round(performance.now() - since) },
+      ]
     })
   }
 
@@ -192,7 +194,14 @@ export class SlotTable {
     entry.warming += 1
     this.#warming += 1
     const generation = this.#house.core.build(slot, entry.id)
-    this.#occupants[slot] = { entry, generation, since: performance.now(), hostPid: 0, isUsed: false, isResetting: false }
+    this.#occupants[slot] = {
+      entry,
+      generation,
+      since: performance.now(),
+      hostPid: 0,
+      isUsed: false,
+      isResetting: false,
+    }
     return true
   }
 

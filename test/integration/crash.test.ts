@@ -1,5 +1,5 @@
 // Crash-only: whoever is killed, whenever, the next life finds nothing of the earlier one and serves.
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -49,14 +49,10 @@ async function liveAndDie(home: string, victims: 'sandboxd' | 'node' | 'both', l
   await delay(lifeMs)
   if (victims !== 'node') killSandboxd()
   if (victims !== 'sandboxd') node.kill('SIGKILL')
-  else await endByItself(node)
+  // A life whose sandboxd was not there yet to be killed goes on; it is ended when it would be again.
+  const stillborn = setInterval(killSandboxd, 500)
   await ended
-}
-
-/** Whoever loses sandboxd fails its calls; this process goes on calling, so it is ended here. */
-async function endByItself(node: ChildProcess): Promise<void> {
-  await until(() => processesOfPool().length === 0)
-  node.kill('SIGKILL')
+  clearInterval(stillborn)
 }
 
 function killSandboxd(): void {
