@@ -22,6 +22,14 @@ privileged('system calls', () => {
       expect(outcome).toMatchObject({ status: 'denied', syscall: CALL_OF_ROW[row] ?? row })
     })
 
+    it.each([1, 4, 8])(
+      'a forbidden call that signals interrupt in %d threads is denied all the same',
+      async (threads) => {
+        const { outcome } = await house.invoke(`restless ${threads}`, { limits: { wallMs: 5000 } })
+        expect(outcome).toMatchObject({ status: 'denied', syscall: 'unshare' })
+      },
+    )
+
     it('newer and optional calls do not exist, so that their callers fall back', async () => {
       const { returned } = await house.row(`numbers ${PROBES.slice(0, 14).join(' ')}`)
       expect(returned).toEqual(PROBES.map(() => 'ENOSYS'))

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -59,6 +60,22 @@ static void call(int argc, char **argv) {
     if (strcmp(calls[i].name, argv[1]) == 0) result("returned", calls[i].make());
 }
 
+static void wake(int signal_number) { (void)signal_number; }
+
+static void *forbidden_for_ever(void *unused) {
+  for (;;) (void)!unshare_user();
+  return unused;
+}
+
+// Forbidden calls again and again from many threads, each interrupted by a signal before anyone may have looked at it.
+static void restless(int argc, char **argv) {
+  sigaction(SIGALRM, &(struct sigaction){.sa_handler = wake}, NULL);
+  pthread_t threads[16];
+  long count = argument(argc, argv, 1, 4);
+  for (long i = 0; i < count && i < 16; i++) pthread_create(&threads[i], NULL, forbidden_for_ever, NULL);
+  for (long i = 0;; i = (i + 1) % count) pthread_kill(threads[i], SIGALRM);
+}
+
 // Each number without arguments, so that it fails by itself where the filter lets it through.
 static void numbers(int argc, char **argv) {
   open_list("returned");
@@ -105,6 +122,6 @@ static void filters(int argc, char **argv) {
 }
 
 const struct row syscall_rows[] = {
-    {"call", call}, {"numbers", numbers}, {"nest", nest},       {"i386", i386},
+    {"call", call}, {"restless", restless}, {"numbers", numbers}, {"nest", nest},       {"i386", i386},
     {"x32", x32},   {"filters", filters}, {NULL, NULL},
 };
