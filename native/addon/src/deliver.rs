@@ -29,8 +29,8 @@ impl Deliver {
     pub fn new(env: &Env, on_done: Function<'_>, on_event: Function<'_>) -> napi::Result<Self> {
         let reference = |function: &Function<'_>| {
             let mut reference = ptr::null_mut();
-            // SAFETY: `function` is a live value of this environment and scope; the reference is never deleted, since
-            // it lives as long as the environment.
+            // SAFETY: `function` is a live value of this environment and scope; the reference is
+            // deleted by `drop`.
             let status = unsafe { sys::napi_create_reference(env.raw(), function.raw(), 1, &raw mut reference) };
             if status == sys::Status::napi_ok {
                 Ok(reference)
@@ -64,6 +64,15 @@ impl Deliver {
                 scope.call(self.on_done, &arguments);
             }
             other => scope.call(self.on_event, &[scope.string(&event(other).to_string())]),
+        }
+    }
+}
+
+impl Drop for Deliver {
+    fn drop(&mut self) {
+        for reference in [self.on_done, self.on_event] {
+            // SAFETY: made by `new`, deleted once; this is dropped with the poll handle, on the JavaScript thread.
+            unsafe { sys::napi_delete_reference(self.env, reference) };
         }
     }
 }

@@ -144,10 +144,8 @@ impl Core {
                 deliver.happening(happening);
             }
         };
-        let poll = uv::Poll::start(env.get_uv_event_loop()?, epoll.as_fd(), Box::new(on_readable))
+        let poll = uv::Poll::start(env.get_uv_event_loop()?, epoll, Box::new(on_readable))
             .map_err(|errno| failure("uv_poll", &io::Error::from_raw_os_error(-errno)))?;
-        // libuv polls this number until the handle is closed; the pool's own watch may go earlier.
-        let _ = epoll.into_raw_fd();
         Ok(Self { pool, poll: Some(poll) })
     }
 

@@ -4,7 +4,7 @@
 //! are allocated by `uv_handle_size` and their first field is `data` (libuv documentation, uv_handle_t).
 
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use napi::sys::uv_loop_s;
 
@@ -40,13 +40,15 @@ pub struct Poll {
 /// What the handle's `data` points to.
 struct Data {
     on_readable: Box<dyn Fn()>,
+    /// libuv polls its number until the handle is closed.
+    _fd: OwnedFd,
     layout: std::alloc::Layout,
 }
 
 impl Poll {
     /// # Errors
     /// libuv's negative errno.
-    pub fn start(event_loop: *mut uv_loop_s, fd: BorrowedFd<'_>, on_readable: Box<dyn Fn()>) -> Result<Self, c_int> {
+    pub fn start(event_loop: *mut uv_loop_s, fd: OwnedFd, on_readable: Box<dyn Fn()>) -> Result<Self, c_int> {
         // SAFETY: UV_POLL is a handle kind libuv knows; the call reads no memory of ours.
         let size = unsafe { uv_handle_size(UV_POLL) };
         let layout = std::alloc::Layout::from_size_align(size, 16).map_err(|_| -libc::ENOMEM)?;
@@ -55,11 +57,12 @@ impl Poll {
         if handle.is_null() {
             return Err(-libc::ENOMEM);
         }
-        let data = Box::into_raw(Box::new(Data { on_readable, layout }));
+        let number = fd.as_raw_fd();
+        let data = Box::into_raw(Box::new(Data { on_readable, _fd: fd, layout }));
         // SAFETY: `handle` is memory of libuv's size for a poll handle, not yet in any loop; `event_loop` is the one
-        // Node gave for this environment; `fd` is open, and its owner keeps it so until the handle is closed.
+        // Node gave for this environment; `number` is open, and `data` keeps it so until the handle is closed.
         let status = unsafe {
-            let initialised = uv_poll_init(event_loop, handle, fd.as_raw_fd());
+            let initialised = uv_poll_init(event_loop, handle, number);
             if initialised == 0 {
                 (*handle).data = data.cast();
                 uv_poll_start(handle, UV_READABLE, readable)

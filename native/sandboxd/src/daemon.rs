@@ -1,8 +1,8 @@
 //! The loop: requests of the worker in, events out, and between them every sandbox's life (lifecycle.rs).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Ablation;
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
@@ -11,7 +11,7 @@ use mayfly_core::packet;
 use mayfly_core::protocol::{Event, Request, VERSION};
 use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
 use mayfly_core::sys;
-use mayfly_core::watch::{Token, Watch};
+use mayfly_core::watch::{EventFlags, Token, Watch};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
 use rustix::time::{TimerfdClockId, TimerfdFlags};
@@ -48,8 +48,17 @@ pub struct Daemon {
     pub copies_writable: bool,
     /// Slots whose program is being watched until it rests, and dead ones whose group was still busy.
     pub parking: Vec<u32>,
-    pub busy_groups: Vec<u32>,
+    pub unburied: Vec<u32>,
     cpus: u64,
+    /// Events that the worker's full socket did not take yet, oldest first.
+    unsent: VecDeque<Unsent>,
+    room: Option<OwnedFd>,
+}
+
+struct Unsent {
+    event: Event,
+    descriptors: Vec<OwnedFd>,
+    about: Option<Pid>,
 }
 
 pub fn run(options: Options) -> io::Result<()> {
@@ -67,8 +76,8 @@ impl Daemon {
         let board_memory = Board::create_memory(options.slots)?;
         let board = Board::map(board_memory.as_fd(), options.slots, timer)?;
         let watch = Watch::new()?;
-        Source::Worker.watch(&watch, &options.control, 0, 0)?;
-        Source::Timer.watch(&watch, board.timer(), 0, 0)?;
+        Source::Worker.watch_for(&watch, &options.control, EventFlags::IN)?;
+        Source::Timer.watch_for(&watch, board.timer(), EventFlags::IN)?;
         Ok(Self {
             control: options.control,
             _lock: options.lock,
@@ -83,8 +92,10 @@ impl Daemon {
             time_offsets: TimeOffsets::since_boot(),
             copies_writable: !tmpfs_has_user_xattrs()?,
             parking: Vec::new(),
-            busy_groups: Vec::new(),
+            unburied: Vec::new(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            unsent: VecDeque::new(),
+            room: None,
         })
     }
 
@@ -96,7 +107,8 @@ impl Daemon {
             cgroup_mode: self.cgroups.mode().name().to_owned(),
             copies_writable: self.copies_writable,
         };
-        self.tell_with(&hello, &[self.board_memory.as_fd(), self.board.timer()], None)?;
+        packet::send(&self.control, &hello, &[self.board_memory.as_fd(), self.board.timer()], None)?;
+        rustix::io::ioctl_fionbio(&self.control, true)?;
         loop {
             for token in self.watch.wait(self.next_look_ns())? {
                 if !self.handle(token)? {
@@ -104,7 +116,7 @@ impl Daemon {
                 }
             }
             self.look_at_parking()?;
-            self.remove_busy_groups()?;
+            self.bury_the_rest()?;
         }
     }
 
@@ -114,23 +126,48 @@ impl Daemon {
         let is_current = self.slots.get(slot as usize).and_then(Slot::generation).is_some_and(|now| token.is_of(now));
         match Source::from_u8(token.source) {
             Some(Source::Worker) => return self.obey(),
+            Some(Source::Room) => self.send_unsent()?,
             Some(Source::Timer) => self.check_deadlines()?,
             Some(Source::Unpacker) => self.unpacked(slot)?,
-            Some(Source::Control) if is_current => self.hear_init(slot)?,
-            Some(Source::Init) if is_current => self.reap_init(slot)?,
-            Some(Source::Listener) if is_current => self.hear_listener(slot),
-            Some(Source::OutOfMemory) if is_current => self.check_memory(slot),
+            Some(source) if is_current => {
+                if let Err(error) = self.handle_slot(source, slot) {
+                    // What fails for one sandbox, perhaps by its own doing, is that sandbox's end and not ours.
+                    eprintln!("sandboxd: slot {slot}: {error}");
+                    self.slots[slot as usize].kill(Ending::Gone { verdict: Some(Verdict::Lost), detail: 0 });
+                }
+            }
             _ => {}
         }
         Ok(true)
     }
 
+    fn handle_slot(&mut self, source: Source, slot: u32) -> io::Result<()> {
+        match source {
+            Source::Control => self.hear_init(slot),
+            Source::Init => self.reap_init(slot),
+            Source::Listener => {
+                self.hear_listener(slot);
+                Ok(())
+            }
+            Source::OutOfMemory => {
+                self.check_memory(slot);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn obey(&mut self) -> io::Result<bool> {
-        let Some(packet) = packet::receive::<Request>(&self.control, RecvFlags::empty())? else { return Ok(false) };
+        let packet = match packet::receive::<Request>(&self.control, RecvFlags::DONTWAIT) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error),
+        };
         match packet.message {
             Request::Define { function, limits, ablation } => {
                 let errno = errno_of(&self.define(function, limits, ablation, packet.descriptors));
-                self.tell(&Event::Defined { function, errno })?;
+                self.tell(Event::Defined { function, errno })?;
             }
             Request::Undefine { function } => {
                 self.functions.remove(&function);
@@ -192,14 +229,48 @@ impl Daemon {
         is_first
     }
 
-    pub fn tell(&self, event: &Event) -> io::Result<()> {
-        self.tell_with(event, &[], None)
+    pub fn tell(&mut self, event: Event) -> io::Result<()> {
+        self.tell_with(event, Vec::new(), None)
     }
 
-    /// Blocks when the worker is slow to read: it then has no use for more sandboxes, and the deadlines of calls are
-    /// few against the size of the socket's queue.
-    pub fn tell_with(&self, event: &Event, descriptors: &[BorrowedFd<'_>], about: Option<Pid>) -> io::Result<()> {
-        packet::send(&self.control, event, descriptors, about)
+    /// Never blocks: a worker whose event loop stands still must not stretch the deadlines of its calls.
+    pub fn tell_with(&mut self, event: Event, descriptors: Vec<OwnedFd>, about: Option<Pid>) -> io::Result<()> {
+        self.unsent.push_back(Unsent { event, descriptors, about });
+        self.send_unsent()
+    }
+
+    fn send_unsent(&mut self) -> io::Result<()> {
+        while let Some(Unsent { event, descriptors, about }) = self.unsent.front() {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            match packet::send(&self.control, event, &borrowed, *about) {
+                Ok(()) => drop(self.unsent.pop_front()),
+                // The process spoken about has died: the event holds without it, and its own end follows.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) && about.is_some() => {
+                    if let Some(first) = self.unsent.front_mut() {
+                        first.about = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.wait_for_room(true),
+                Err(error) => return Err(error),
+            }
+        }
+        self.wait_for_room(false)
+    }
+
+    /// Has the loop told when the worker's socket takes more.
+    fn wait_for_room(&mut self, is_wanted: bool) -> io::Result<()> {
+        match (is_wanted, self.room.take()) {
+            (true, Some(room)) => self.room = Some(room),
+            (true, None) => {
+                // A duplicate, because one descriptor is in an epoll set once, and this one is in it for reading.
+                let room = self.control.try_clone()?;
+                Source::Room.watch_for(&self.watch, &room, EventFlags::OUT)?;
+                self.room = Some(room);
+            }
+            (false, Some(room)) => self.watch.remove(&room)?,
+            (false, None) => {}
+        }
+        Ok(())
     }
 }
 

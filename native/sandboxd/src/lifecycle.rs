@@ -34,19 +34,26 @@ impl Daemon {
             );
         }
         self.board.clear(slot);
-        match self.clone_sandbox(slot, generation, function) {
-            Ok(sandbox) => {
-                self.slots[slot as usize] = Slot::Building { sandbox, since_ns: now_ns() };
-                Ok(())
-            }
-            Err(error) => self.fail(slot, generation, &error),
+        let sandbox = match self.clone_sandbox(slot, generation, function) {
+            Ok(sandbox) => sandbox,
+            Err(error) => return self.fail(slot, generation, &error),
+        };
+        let watched = self.watch_sandbox(slot, &sandbox);
+        let state = &mut self.slots[slot as usize];
+        *state = Slot::Building { sandbox, since_ns: now_ns() };
+        if let Err(error) = watched {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            state.kill(Ending::Failed(Failure::Stage { stage: Stage::Clone, errno }));
+            // Its death may wake nobody, so it is looked for.
+            self.unburied.push(slot);
         }
+        Ok(())
     }
 
-    fn fail(&self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
+    fn fail(&mut self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
         let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
         let failure = Failure::Stage { stage: error.stage, errno };
-        self.tell(&Event::Failed { slot, generation, failure })
+        self.tell(Event::Failed { slot, generation, failure })
     }
 
     fn clone_sandbox(&mut self, slot: u32, generation: u32, id: u32) -> Result<Sandbox, SetupError> {
@@ -68,9 +75,7 @@ impl Daemon {
         let mut stage_ns = vec![0; Stage::COUNT];
         stage_ns[Stage::Cgroup as usize] = u32::try_from(made - started).unwrap_or(u32::MAX);
         stage_ns[Stage::Clone as usize] = u32::try_from(now_ns() - made).unwrap_or(u32::MAX);
-        let sandbox = Sandbox { generation, init, pidfd, control, listener: None, leaf, stage_ns };
-        self.watch_sandbox(slot, &sandbox).at(Stage::Clone)?;
-        Ok(sandbox)
+        Ok(Sandbox { generation, init, pidfd, control, listener: None, leaf, stage_ns })
     }
 
     fn clone_into(
@@ -113,7 +118,10 @@ impl Daemon {
             Ok(Some(packet)) => (packet.message, packet.descriptors),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // Dead: its pidfd says so next. Deaf to the socket until then, or it would wake us for ever.
-            Ok(None) | Err(_) => return self.watch.remove(&sandbox.control),
+            Ok(None) | Err(_) => {
+                let _ = self.watch.remove(&sandbox.control);
+                return Ok(());
+            }
         };
         match (message, &mut *state) {
             (FromInit::NeedMap { uid, gid }, Slot::Building { sandbox, .. }) => {
@@ -155,9 +163,7 @@ impl Daemon {
         let Slot::Building { mut sandbox, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
         let is_whole = descriptors.len() == streams.count() + usize::from(has_listener);
         sandbox.listener = if has_listener { descriptors.pop() } else { None };
-        if let Some(listener) = &sandbox.listener {
-            Source::Listener.watch(&self.watch, listener, slot, sandbox.generation)?;
-        }
+        let generation = sandbox.generation;
         for (ours, theirs) in sandbox.stage_ns.iter_mut().zip(stage_ns) {
             *ours = ours.saturating_add(*theirs);
         }
@@ -165,6 +171,9 @@ impl Daemon {
         let is_gone_already = function.is_none() && streams != Streams::Lazy;
         let offer = Offer { streams, contract, descriptors, function, is_gone_already };
         *state = Slot::Parking { sandbox, offer, rest: Rest::starting(now_ns()) };
+        if let Some(listener) = state.sandbox().and_then(|sandbox| sandbox.listener.as_ref()) {
+            Source::Listener.watch(&self.watch, listener, slot, generation)?;
+        }
         if is_whole {
             self.parking.push(slot);
             self.look_at(slot)
@@ -209,22 +218,32 @@ impl Daemon {
         };
         sandbox.stage_ns[Stage::Park as usize] = u32::try_from(now_ns() - rest.since_ns).unwrap_or(u32::MAX);
         let files = sandbox.leaf.hand_out();
-        let mut descriptors: Vec<_> = offer.descriptors.iter().map(AsFd::as_fd).collect();
-        descriptors.extend(files.iter().map(|(_, fd)| *fd));
+        let kinds = files.iter().map(|(file, _)| *file as u8).collect();
+        let copies: io::Result<Vec<_>> = files.iter().map(|(_, file)| file.try_clone_to_owned()).collect();
         let held = sandbox.leaf.held().unwrap_or_default();
         let event = Event::Ready {
             slot,
             generation: sandbox.generation,
             streams: offer.streams,
-            files: files.iter().map(|(file, _)| *file as u8).collect(),
+            files: kinds,
             stage_ns: std::mem::take(&mut sandbox.stage_ns),
             is_quiet_guess,
             held_memory_bytes: held.memory_bytes,
             held_tasks: held.tasks,
         };
-        let told = self.tell_with(&event, &descriptors, Some(offer.function.unwrap_or(sandbox.init)));
+        let about = offer.function.unwrap_or(sandbox.init);
         self.slots[slot as usize] = Slot::Serving { sandbox };
-        told
+        let mut descriptors = offer.descriptors;
+        match copies {
+            Ok(copies) => descriptors.extend(copies),
+            Err(error) => {
+                let failure =
+                    Failure::Stage { stage: Stage::Channels, errno: error.raw_os_error().unwrap_or(libc::EIO) };
+                self.slots[slot as usize].kill(Ending::Failed(failure));
+                return Ok(());
+            }
+        }
+        self.tell_with(event, descriptors, Some(about))
     }
 
     /// The kernel stopped a process in a forbidden call, which it names and which will never return.
@@ -276,11 +295,13 @@ impl Daemon {
     pub fn reap_init(&mut self, slot: u32) -> io::Result<()> {
         let state = &mut self.slots[slot as usize];
         let Some(sandbox) = state.sandbox() else { return Ok(()) };
-        let pidfd = WaitId::PidFd(sandbox.pidfd.as_fd());
-        if rustix::process::waitid(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?.is_none() {
-            return Ok(());
+        if !matches!(state, Slot::Dying { is_reaped: true, .. }) {
+            let pidfd = WaitId::PidFd(sandbox.pidfd.as_fd());
+            if rustix::process::waitid(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?.is_none() {
+                return Ok(());
+            }
+            let _ = self.watch.remove(&sandbox.pidfd);
         }
-        self.watch.remove(&sandbox.pidfd)?;
         if !matches!(state, Slot::Dying { .. }) {
             let end = self.unexpected_end(slot);
             self.slots[slot as usize].kill(end);
@@ -314,25 +335,25 @@ impl Daemon {
         let usage = sandbox.leaf.files().usage().unwrap_or_default();
         let incidents = sandbox.leaf.incidents().unwrap_or_default();
         if sandbox.leaf.remove().is_err() {
-            if !self.busy_groups.contains(&slot) {
-                self.busy_groups.push(slot);
+            if !self.unburied.contains(&slot) {
+                self.unburied.push(slot);
             }
             return Ok(());
         }
-        self.busy_groups.retain(|other| *other != slot);
+        self.unburied.retain(|other| *other != slot);
         let Slot::Dying { sandbox, end, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
         let generation = sandbox.generation;
         drop(sandbox);
         self.board.clear(slot);
-        self.tell(&match end {
+        self.tell(match end {
             Ending::Failed(failure) => Event::Failed { slot, generation, failure },
             Ending::Gone { verdict, detail } => Event::Gone { slot, generation, verdict, detail, usage, incidents },
         })
     }
 
-    pub fn remove_busy_groups(&mut self) -> io::Result<()> {
-        for slot in self.busy_groups.clone() {
-            self.bury(slot)?;
+    pub fn bury_the_rest(&mut self) -> io::Result<()> {
+        for slot in self.unburied.clone() {
+            self.reap_init(slot)?;
         }
         self.give_up_stuck_builds();
         Ok(())
@@ -354,7 +375,7 @@ impl Daemon {
             _ => None,
         });
         let look = parking::next_due(rests);
-        let removal = (!self.busy_groups.is_empty()).then_some(REMOVE_AGAIN_NS);
+        let removal = (!self.unburied.is_empty()).then_some(REMOVE_AGAIN_NS);
         let is_building = self.slots.iter().any(|state| matches!(state, Slot::Building { .. }));
         let stuck = is_building.then_some(BUILD_WITHIN_NS);
         [look, removal, stuck].into_iter().flatten().min()

@@ -47,9 +47,9 @@ impl Daemon {
         }
     }
 
-    fn tell_unpacked(&self, token: u32, error: &io::Error) -> io::Result<()> {
+    fn tell_unpacked(&mut self, token: u32, error: &io::Error) -> io::Result<()> {
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-        self.tell(&Event::Unpacked { token, errno, message: error.to_string() })
+        self.tell(Event::Unpacked { token, errno, message: error.to_string() })
     }
 
     /// The child of this unpacking is dead.
@@ -58,7 +58,7 @@ impl Daemon {
         let status = rustix::process::waitid(WaitId::PidFd(unpacker.pidfd.as_fd()), WaitIdOptions::EXITED)?;
         let is_whole = status.and_then(|status| status.exit_status()) == Some(0);
         match finish(token, &unpacker, is_whole) {
-            Ok(()) => self.tell(&Event::Unpacked { token, errno: 0, message: String::new() }),
+            Ok(()) => self.tell(Event::Unpacked { token, errno: 0, message: String::new() }),
             Err(error) => self.tell_unpacked(token, &error),
         }
     }

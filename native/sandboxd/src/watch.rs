@@ -9,6 +9,8 @@ use mayfly_core::watch::{EventFlags, Token, Watch};
 #[repr(u8)]
 pub enum Source {
     Worker,
+    /// The worker's socket takes more.
+    Room,
     Timer,
     /// An init's messages.
     Control,
@@ -23,8 +25,9 @@ pub enum Source {
 }
 
 impl Source {
-    const ALL: [Source; 7] = [
+    const ALL: [Source; 8] = [
         Source::Worker,
+        Source::Room,
         Source::Timer,
         Source::Control,
         Source::Init,
@@ -36,6 +39,11 @@ impl Source {
     /// Has the loop told when `fd`, of this life of the slot, is readable.
     pub fn watch(self, watch: &Watch, fd: impl AsFd, index: u32, generation: u32) -> io::Result<()> {
         watch.add(fd, Token { index, generation, source: self as u8 }, EventFlags::IN)
+    }
+
+    /// The same for what belongs to no slot.
+    pub fn watch_for(self, watch: &Watch, fd: impl AsFd, flags: EventFlags) -> io::Result<()> {
+        watch.add(fd, Token { index: 0, generation: 0, source: self as u8 }, flags)
     }
 
     pub fn from_u8(number: u8) -> Option<Self> {
