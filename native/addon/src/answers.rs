@@ -28,9 +28,11 @@ impl Pool {
         match state {
             Slot::Leased { sandbox, .. } if sandbox.contract == Contract::Link => self.hear_link(slot, out),
             Slot::Leased { .. } => self.hear_stdout(slot),
-            Slot::Ready { .. } | Slot::Resetting { .. } => {
-                self.break_idle(slot, "it answered before it was called", out)
-            }
+            Slot::Ready { sandbox } | Slot::Resetting { sandbox } => match has_closed(sandbox) {
+                // Its end, if it is one, is told by init.
+                Some(channel) => drop(self.watch.remove(channel)),
+                None => self.break_idle(slot, "it answered before it was called", out),
+            },
             _ => {}
         }
     }
@@ -438,6 +440,17 @@ fn drain_log(sandbox: &mut Sandbox) -> Option<BorrowedFd<'_>> {
             None
         }
         Err(_) => None,
+    }
+}
+
+/// The channel of answers, where it is readable because the program closed it and not because it wrote.
+fn has_closed(sandbox: &Sandbox) -> Option<BorrowedFd<'_>> {
+    match sandbox.streams.as_ref()? {
+        Streams::Link { socket, .. } => {
+            let peeked = rustix::net::recv(socket, &mut [0u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+            matches!(peeked, Ok((_, 0))).then(|| socket.as_fd())
+        }
+        Streams::Stdio { stdout, .. } => (rustix::io::ioctl_fionread(stdout) == Ok(0)).then(|| stdout.as_fd()),
     }
 }
 
