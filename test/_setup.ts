@@ -116,9 +116,12 @@ export async function openHouse(options: PoolOptions = {}, manifest: ProbeManife
       return JSON.parse(textOf((await house.invoke(line, rest)).outcome)) as Seen
     },
     async rest() {
-      await until(() =>
-        pool.stats().functions.every(({ ready, leased, warming }) => ready > 0 && leased + warming === 0),
-      )
+      await until(() => {
+        const { functions, slots } = pool.stats()
+        const ready = functions.reduce((sum, each) => sum + each.ready, 0)
+        // Slots of sandboxes that are still being built or destroyed are neither cold nor ready.
+        return functions.every((each) => each.ready > 0 && each.leased === 0) && slots.total - slots.cold === ready
+      })
       return audit(pool.stats().instance)
     },
     async close() {
