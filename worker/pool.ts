@@ -185,6 +185,7 @@ class WorkerPool implements Pool {
     for (const entry of this.#byName.values()) this.#slots.retire(entry)
     this.#byName.clear()
     await this.#slots.allCold()
+    this.#slots.stop()
     await this.#house.close()
   }
 
@@ -193,8 +194,8 @@ class WorkerPool implements Pool {
     const { entry, limits, isCold, askedAt, resolve, reject, signal } = request
     const acquiredAt = performance.now()
     try {
-      const own = limits === entry.spec.limits ? undefined : this.#nativeLimits(slot, limits)
       const start = this.#slots.lease(slot, entry, isCold)
+      const own = limits === entry.spec.limits ? undefined : this.#nativeLimits(slot, limits)
       this.#house.core.call(slot, payload, own)
       const forget = signal === undefined ? undefined : this.#cancelOn(signal, slot)
       const sentAt = performance.now()

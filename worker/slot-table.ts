@@ -7,6 +7,7 @@ import type { CoreEvent } from '../native/index.ts'
 import { describeFailure } from './failure.ts'
 import { FunctionPool } from './function-pool.ts'
 import type { House } from './house.ts'
+import { Tidying } from './tidying.ts'
 
 export interface SandboxInfo {
   readonly id: string
@@ -27,15 +28,8 @@ interface Occupant {
   isResetting: boolean
 }
 
-/** Builds under way at once over all functions; a call that waits for one may go beyond. More than the processors could
- * build side by side only makes each later. */
+/** Builds under way at once over all functions; a call that waits may go beyond. More only makes each later. */
 const WARMING_PER_CPU = 2
-
-/** After a call, tear-down and refill wait this long for the next one, so that a burst served from the pool has the
- * processors to itself. Measured by bench lease: done at once they make its median ten times slower. */
-const SETTLE_MS = 2
-/** But no longer than until this many sandboxes wait to be destroyed. Guess: a millisecond's work or two each. */
-const UNDESTROYED_MAX = 256
 
 export class SlotTable {
   readonly #house: House
@@ -46,9 +40,7 @@ export class SlotTable {
   readonly #defining = new Map<number, (errno: number) => void>()
   #nextId = 1
   #warming = 0
-  #isRefillDue = false
-  #undestroyed = 0
-  readonly #settling = setTimeout(() => this.#refillSoon(), SETTLE_MS)
+  readonly #tidying = new Tidying(() => this.#tidy())
   #onAllCold: (() => void) | undefined
 
   constructor(house: House) {
@@ -114,12 +106,11 @@ export class SlotTable {
       entry.resetting += 1
       return
     }
-    this.#undestroyed += 1
-    if (entry.isShort || this.#undestroyed >= UNDESTROYED_MAX) this.#refillSoon()
-    else this.#settling.refresh()
+    this.#tidying.used(entry.isShort)
   }
 
   refill(entry: FunctionPool): void {
+    if (this.#tidying.isStopped) return
     for (let wanted = entry.wanted; wanted > 0; wanted -= 1) {
       const isCapped = this.#warming >= WARMING_PER_CPU * this.#house.cpus
       if (isCapped && !entry.isWaitedFor) return
@@ -171,16 +162,21 @@ export class SlotTable {
 
   /** When every slot is cold. */
   allCold(): Promise<void> {
-    this.#refillSoon()
+    this.#tidying.soon()
     return new Promise((resolve) => {
       this.#onAllCold = resolve
       this.#checkAllCold()
     })
   }
 
+  /** Nothing is built or destroyed any more. */
+  stop(): void {
+    this.#tidying.stop()
+  }
+
   lost(error: PlatformError): void {
+    this.stop()
     for (const { reject } of this.#deploying.values()) reject(error)
-    clearTimeout(this.#settling)
     this.#cold.length = this.#occupants.length
     this.#checkAllCold()
   }
@@ -225,7 +221,7 @@ export class SlotTable {
     entry.breaker.succeed()
     this.#offer(event.slot, event.function)
     if (entry.ready.length >= entry.spec.pool.min || entry.spec.pool.min === 0) this.#deploying.get(entry)?.resolve()
-    this.#refillSoon()
+    this.#tidying.soon()
   }
 
   #endReset(occupant: Occupant | undefined): void {
@@ -262,7 +258,7 @@ export class SlotTable {
     const error = new PlatformError('START_FAILED', `${entry.spec.name}: ${why}`)
     this.#deploying.get(entry)?.reject(error)
     const { pauseMs } = entry.breaker
-    if (pauseMs === 0) return this.#refillSoon()
+    if (pauseMs === 0) return this.#tidying.soon()
     entry.refuseAll(error)
     // One more try when the pause is over; an idle pool would otherwise never find out that the trouble passed.
     setTimeout(() => this.refill(entry), pauseMs + 1).unref()
@@ -274,7 +270,7 @@ export class SlotTable {
     this.#occupants[slot] = undefined
     this.#cold.push(slot)
     if (occupant !== undefined) this.#forgetIfGone(occupant.entry)
-    this.#refillSoon()
+    this.#tidying.soon()
     this.#checkAllCold()
   }
 
@@ -285,18 +281,11 @@ export class SlotTable {
     this.#house.core.undefine(entry.id)
   }
 
-  /** After the replies of this turn of the event loop, and once for all that happened in it. */
-  #refillSoon(): void {
-    if (this.#isRefillDue) return
-    this.#isRefillDue = true
-    setImmediate(() => {
-      this.#isRefillDue = false
-      this.#undestroyed = 0
-      this.#house.core.flush()
-      const entries = [...this.#entries.values()]
-      for (const entry of entries.filter((one) => one.isWaitedFor)) this.refill(entry)
-      for (const entry of entries) this.refill(entry)
-    })
+  #tidy(): void {
+    this.#house.core.flush()
+    const entries = [...this.#entries.values()]
+    for (const entry of entries.filter((one) => one.isWaitedFor)) this.refill(entry)
+    for (const entry of entries) this.refill(entry)
   }
 
   #checkAllCold(): void {

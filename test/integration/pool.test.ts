@@ -1,5 +1,6 @@
 // The pool as a library: what a call gets, whatever its function does, and what the pool keeps of it.
 import { randomBytes } from 'node:crypto'
+import { readdirSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { openPool } from '../../worker/pool.ts'
 import { UID_BASE } from '../_host.ts'
@@ -146,6 +147,19 @@ privileged('pool', () => {
       } finally {
         await house.close()
       }
+    })
+
+    it('holds no descriptor once it is closed, nor when it could not be opened', async () => {
+      const house = await openHouse()
+      const open = () => readdirSync('/proc/self/fd').length
+      const before = open()
+      await expect(openPool({ home: house.home, uidBase: UID_BASE })).rejects.toMatchObject({ code: 'HOME_BUSY' })
+      await until(() => open() === before)
+      await house.close()
+      const closed = open()
+      const again = await openHouse()
+      await again.close()
+      await until(() => open() === closed)
     })
 
     it('finishes what runs when it drains, takes nothing new, and cancels what is late', async () => {

@@ -121,7 +121,8 @@ fn whole(number: f64) -> u64 {
 #[napi]
 #[derive(Debug)]
 pub struct Core {
-    pool: Rc<RefCell<Pool>>,
+    /// None once it is closed: every descriptor goes then, and not when the garbage collector comes by.
+    pool: Rc<RefCell<Option<Pool>>>,
     poll: Option<uv::Poll>,
 }
 
@@ -133,12 +134,12 @@ impl Core {
     pub fn new(env: Env, fd: i32, slots: u32, on_done: Function<'_>, on_event: Function<'_>) -> Result<Self> {
         let control = mayfly_core::sys::process::adopt(fd).map_err(|error| failure("control socket", &error))?;
         let pool = Pool::new(control, slots).map_err(|error| failure("pool", &error))?;
-        let pool = Rc::new(RefCell::new(pool));
         let deliver = Deliver::new(&env, on_done, on_event)?;
+        let epoll = pool.watch.as_fd().try_clone_to_owned().map_err(|error| failure("epoll", &error))?;
+        let pool = Rc::new(RefCell::new(Some(pool)));
         let polled = Rc::clone(&pool);
-        let epoll = pool.borrow().watch.as_fd().try_clone_to_owned().map_err(|error| failure("epoll", &error))?;
         let on_readable = move || {
-            let happenings = polled.borrow_mut().drain();
+            let happenings = polled.borrow_mut().as_mut().map(Pool::drain).unwrap_or_default();
             // No borrow is alive here: JavaScript calls back into this pool.
             for happening in happenings {
                 deliver.happening(happening);
@@ -149,7 +150,13 @@ impl Core {
         Ok(Self { pool, poll: Some(poll) })
     }
 
-    #[napi]
+    /// Runs `act` on the open pool.
+    fn with<T>(&self, act: impl FnOnce(&mut Pool) -> T) -> Result<T> {
+        let mut pool = self.pool.borrow_mut();
+        pool.as_mut().map(act).ok_or_else(|| napi::Error::from_reason("the pool is closed"))
+    }
+
+    #[napi(catch_unwind)]
     pub fn define(&self, id: u32, definition: Definition, filter: &[u8]) -> Result<()> {
         let invalid = |what: &str| napi::Error::from_reason(what.to_owned());
         let ablation =
@@ -183,73 +190,71 @@ impl Core {
             log_bytes: definition.log_bytes,
         };
         let memfd = sealed_spec(&spec).map_err(|error| failure("spec", &error))?;
-        self.pool.borrow_mut().define(id, function, memfd, ablation);
-        Ok(())
+        self.with(|pool| pool.define(id, function, memfd, ablation))
     }
 
-    #[napi]
-    pub fn undefine(&self, id: u32) {
-        self.pool.borrow_mut().undefine(id);
+    #[napi(catch_unwind)]
+    pub fn undefine(&self, id: u32) -> Result<()> {
+        self.with(|pool| pool.undefine(id))
     }
 
     /// Unpacks the layer tar at `path` as `digest`; answered by an event with this token.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn unpack(&self, token: u32, digest: String, path: String) -> Result<()> {
         let archive = std::fs::File::open(&path).map_err(|error| failure(&path, &error))?;
-        self.pool.borrow_mut().unpack(token, digest, archive.into());
-        Ok(())
+        self.with(|pool| pool.unpack(token, digest, archive.into()))
     }
 
-    #[napi]
-    pub fn build(&self, slot: u32, function: u32) -> u32 {
-        let mut pool = self.pool.borrow_mut();
-        pool.build(slot, function);
-        pool.generation(slot)
+    #[napi(catch_unwind)]
+    pub fn build(&self, slot: u32, function: u32) -> Result<u32> {
+        self.with(|pool| {
+            pool.build(slot, function);
+            pool.generation(slot)
+        })
     }
 
     /// Leases the ready slot to one call and sends it; the function's own limits where `limits` is absent.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn call(&self, slot: u32, payload: &[u8], limits: Option<Limits>) -> Result<()> {
-        let mut pool = self.pool.borrow_mut();
         let wanted = limits.as_ref().map(Limits::wanted);
-        pool.call(slot, payload, wanted).map_err(|error| failure("call", &error))
+        self.with(|pool| pool.call(slot, payload, wanted))?.map_err(|error| failure("call", &error))
     }
 
     /// What the parked sandbox holds: no call's memory or pids limit may go below it.
-    #[napi]
-    pub fn held(&self, slot: u32) -> Vec<f64> {
-        let (memory, tasks) = self.pool.borrow_mut().held(slot);
+    #[napi(catch_unwind)]
+    pub fn held(&self, slot: u32) -> Result<Vec<f64>> {
+        let (memory, tasks) = self.with(|pool| pool.held(slot))?;
         #[allow(clippy::cast_precision_loss)]
         let numbers = vec![memory as f64, tasks as f64];
-        numbers
+        Ok(numbers)
     }
 
-    #[napi]
-    pub fn cancel(&self, slot: u32, generation: u32) -> bool {
-        self.pool.borrow_mut().cancel(slot, generation)
+    #[napi(catch_unwind)]
+    pub fn cancel(&self, slot: u32, generation: u32) -> Result<bool> {
+        self.with(|pool| pool.cancel(slot, generation))
     }
 
     /// Destroys the sandboxes whose calls were answered since the last time: when is policy.
-    #[napi]
-    pub fn flush(&self) {
-        self.pool.borrow_mut().flush();
+    #[napi(catch_unwind)]
+    pub fn flush(&self) -> Result<()> {
+        self.with(Pool::flush)
     }
 
-    #[napi]
-    pub fn retire(&self, slot: u32) {
-        self.pool.borrow_mut().retire(slot);
+    #[napi(catch_unwind)]
+    pub fn retire(&self, slot: u32) -> Result<()> {
+        self.with(|pool| pool.retire(slot))
     }
 
-    #[napi]
-    pub fn state(&self, slot: u32) -> String {
-        self.pool.borrow().state_name(slot).to_owned()
+    #[napi(catch_unwind)]
+    pub fn state(&self, slot: u32) -> Result<String> {
+        self.with(|pool| pool.state_name(slot).to_owned())
     }
 
     /// Lets go of sandboxd, which ends, and of the event loop.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&mut self) {
         self.poll = None;
-        self.pool.borrow_mut().close();
+        *self.pool.borrow_mut() = None;
     }
 }
 

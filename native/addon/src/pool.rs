@@ -287,14 +287,6 @@ impl Pool {
             .map_or((0, 0), |sandbox| (sandbox.held_memory_bytes, sandbox.held_tasks))
     }
 
-    /// Lets go of everything: sandboxd sees its socket close and ends, and with it every sandbox.
-    pub fn close(&mut self) {
-        self.is_lost = true;
-        self.slots.iter_mut().for_each(|slot| *slot = Slot::Cold);
-        let _ = self.watch.remove(&self.control);
-        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
-    }
-
     /// Ends a call as cancelled; false when it has ended already.
     pub fn cancel(&mut self, slot: u32, generation: u32) -> bool {
         if generation != self.generation(slot) || !matches!(self.slots[slot as usize], Slot::Leased { .. }) {

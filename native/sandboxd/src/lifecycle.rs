@@ -251,8 +251,11 @@ impl Daemon {
         let state = &mut self.slots[slot as usize];
         let Some(listener) = state.sandbox().and_then(|sandbox| sandbox.listener.as_ref()) else { return };
         let Ok(call) = sys::seccomp::notif_recv(listener.as_fd()) else {
-            // ENOENT: the process died meanwhile. A hang-up of all filtered processes also ends here.
-            let _ = self.watch.remove(listener);
+            // ENOENT: the caller died, or a signal interrupted its call, which comes again. Only when nobody is left
+            // under the filter does the listener hang up, and would wake us for ever.
+            if is_hung_up(listener) {
+                let _ = self.watch.remove(listener);
+            }
             return;
         };
         let number = u64::from(call.nr);
@@ -380,6 +383,13 @@ impl Daemon {
         let stuck = is_building.then_some(BUILD_WITHIN_NS);
         [look, removal, stuck].into_iter().flatten().min()
     }
+}
+
+fn is_hung_up(fd: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut entry = [PollFd::new(fd, PollFlags::IN)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut entry, Some(&now)).is_ok() && entry[0].revents().contains(PollFlags::HUP)
 }
 
 /// The sandbox's root is the image owner, its function the slot's own id; nothing else exists there.

@@ -180,12 +180,13 @@ fn enter_cwd(cwd: &CStr) -> io::Result<()> {
 }
 
 /// A core limit of 1 and not 0: a piped core_pattern ignores 0 and gives up at 1, and no file is that small
-/// (fs/coredump.c). The stack is what a thread gets by default; the rest are the kernel's per-uid counters.
+/// (fs/coredump.c). The file size is a page more than can be written, so that a program which fills its space sees
+/// ENOSPC and not SIGXFSZ. The rest are the kernel's per-uid counters.
 fn rlimits(spec: &Spec) -> [(Resource, u64); 6] {
     [
         (Resource::Core, 1),
         (Resource::Nofile, spec.open_files),
-        (Resource::Fsize, spec.tmp_bytes),
+        (Resource::Fsize, spec.tmp_bytes + 4096),
         (Resource::Memlock, 64 * 1024),
         (Resource::Sigpending, 256),
         (Resource::Msgqueue, 0),
