@@ -12,16 +12,16 @@ const header = (response: Response, name: string) => response.headers.get(`x-may
 
 /** The host's ids of a process: real, effective, saved, filesystem. */
 const uidsOf = (pid: number | string) =>
-  /^Uid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]?.split('\t')
+  /^Uid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]?.split('\t') ?? []
 
 /** The processes of a server's house, which are nobody's children once the launcher has ended. */
-async function processesOf(server: Started): Promise<{ pid: number; command: string }[]> {
+async function processesOf(server: Started): Promise<{ pid: number; command: string; uids: readonly string[] }[]> {
   const { instance } = (await (await fetch(`${server.url}/v1/pool`)).json()) as { instance: string }
   return readdirSync('/proc').flatMap((pid) => {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ')
       const isOurs = command.includes(instance) || readFileSync(`/proc/${pid}/cgroup`, 'latin1').includes(instance)
-      return isOurs ? [{ pid: Number(pid), command }] : []
+      return isOurs ? [{ pid: Number(pid), command, uids: uidsOf(pid) }] : []
     } catch {
       // No process, or one that ended while we looked.
       return []
@@ -61,7 +61,7 @@ privileged('over HTTP', () => {
       expect(started.some(({ command }) => command.startsWith('mayfly-sandboxd'))).toBe(true)
       // Besides sandboxd an init and a function in each sandbox that is ready or in the making.
       expect(started.length).toBeGreaterThan(8)
-      for (const pid of [server.pid, ...started.map((one) => one.pid)]) expect(uidsOf(pid)).not.toContain('0')
+      for (const uids of [uidsOf(server.pid), ...started.map((one) => one.uids)]) expect(uids).not.toContain('0')
     })
   })
 
