@@ -1,13 +1,13 @@
 //! A layer's tar becomes a folder: read and written by a throw-away child that is nobody in particular.
 //!
 //! The child belongs to the image owner's id, so that what it writes is root's as sandboxes see it, and has nothing
-//! else: its root is the staging folder, it holds no capability and no descriptor but the archive and a pipe. An
+//! else: its root is the staging folder, it holds no capability and no descriptor but the archive and its report. An
 //! archive that outwits the reader therefore writes into its own layer. sandboxd renames the folder when all is on disk,
 //! so that a layer is there whole or not at all. Whiteouts, hard links and special files are refused: no builder of ours
 //! makes them.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
@@ -80,7 +80,9 @@ fn start(token: u32, digest: String, descriptors: Vec<OwnedFd>) -> io::Result<Un
     match sys::process::clone3(0, None)? {
         sys::process::Cloned::Parent { pidfd, .. } => Ok(Unpacker { digest, pidfd, report }),
         sys::process::Cloned::Child => {
-            let result = confine(&folder).and_then(|()| extract(archive));
+            let keep = [&archive, &report].map(|fd| fd.as_raw_fd().unsigned_abs()).to_vec();
+            let result =
+                sys::process::close_all_but(keep).and_then(|()| confine(&folder)).and_then(|()| extract(archive));
             let (text, code) = match result {
                 Ok(writable) => (writable, 0),
                 Err(error) => (error.to_string().into_bytes(), 1),

@@ -208,17 +208,8 @@ const fn namespaces(ablation: Ablation) -> i32 {
 /// Closes every descriptor inherited from sandboxd but the plan's, and moves the control socket above those that the
 /// function will have.
 fn keep_only(plan: &Plan<'_>) -> io::Result<OwnedFd> {
-    let mut keep: Vec<u32> = [plan.control, plan.spec]
-        .iter()
-        .chain(&plan.attach)
-        .map(|fd| fd.as_raw_fd().unsigned_abs())
-        .chain([0, 1, 2])
-        .collect();
-    keep.sort_unstable();
-    for pair in keep.windows(2) {
-        sys::process::close_range(pair[0] + 1, pair[1] - 1)?;
-    }
-    sys::process::close_range(keep[keep.len() - 1] + 1, u32::MAX)?;
+    let needed = [plan.control, plan.spec].into_iter().chain(plan.attach.iter().copied());
+    sys::process::close_all_but(needed.map(|fd| fd.as_raw_fd().unsigned_abs()).chain([0, 1, 2]).collect())?;
     Ok(rustix::io::fcntl_dupfd_cloexec(plan.control, FIRST_OWN_FD)?)
 }
 

@@ -164,6 +164,18 @@ pub fn close_range(first: u32, last: u32) -> io::Result<()> {
     super::nothing(rc)
 }
 
+/// Closes every descriptor but those in `keep`, which must not be empty. The caller's duty is `close_range`'s.
+pub fn close_all_but(mut keep: Vec<u32>) -> io::Result<()> {
+    keep.sort_unstable();
+    for pair in keep.windows(2) {
+        close_range(pair[0] + 1, pair[1].saturating_sub(1))?;
+    }
+    if keep[0] > 0 {
+        close_range(0, keep[0] - 1)?;
+    }
+    close_range(keep[keep.len() - 1] + 1, u32::MAX)
+}
+
 /// setns(2) into a namespace of type `kind`.
 pub fn setns(namespace: BorrowedFd<'_>, kind: c_int) -> io::Result<()> {
     // SAFETY: setns reads a descriptor and a flag.
