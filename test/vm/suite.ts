@@ -82,6 +82,8 @@ describe('lease', () => {
 
   it('builds at once when nothing is ready, and says so', async () => {
     await world.withFunction({ pool: { min: 0, max: 2 } }, async (call) => {
+      // Deploying builds one, to see that the program starts.
+      await call('echo x')
       assert.equal((await call('echo x')).start, 'cold')
     })
   })
