@@ -25,7 +25,7 @@ export async function stages(context: Context): Promise<Section> {
     house.define(FUNCTION_ID, bed.spec({ name: 'once', command: ['/guest', 'once'] }))
     await events.next('defined')
     for (let built = 0; built < total; built++) {
-      house.core.build(SLOT, FUNCTION_ID)
+      house.core.build(SLOT, FUNCTION_ID, false)
       const { stageNs } = await events.next('ready')
       house.core.retire(SLOT)
       await events.next('gone')
