@@ -38,7 +38,9 @@ const poolSchema = z
   .refine((pool) => (pool.min ?? 0) <= (pool.max ?? 1000), 'min is above max')
 
 export const manifestSchema = z.strictObject({
-  name: z.string().regex(FUNCTION_NAME, 'a name is 1 to 64 of a-z, 0-9, - and _, and starts and ends with a letter or digit'),
+  name: z
+    .string()
+    .regex(FUNCTION_NAME, 'a name is 1 to 64 of a-z, 0-9, - and _, and starts and ends with a letter or digit'),
   /** A tag given at `image build -t`, or `sha256:…`. */
   image: withoutNul.min(1).max(256),
   contract: z.enum(['link', 'stdio']),
@@ -104,7 +106,10 @@ export function parseManifest(input: unknown): Manifest {
 export function resolveFunction(manifest: Manifest, image: Image): FunctionSpec {
   const argv = manifest.command ?? [...image.config.entrypoint, ...image.config.cmd]
   if (argv.length === 0) {
-    throw new PlatformError('INVALID_MANIFEST', 'command: the image has no ENTRYPOINT and no CMD, so the manifest must name one')
+    throw new PlatformError(
+      'INVALID_MANIFEST',
+      'command: the image has no ENTRYPOINT and no CMD, so the manifest must name one',
+    )
   }
   const env = { ...image.config.env, ...manifest.env }
   refuseLargeArguments(argv, env)
@@ -130,9 +135,12 @@ export function resolveFunction(manifest: Manifest, image: Image): FunctionSpec 
 /** CVE-2024-21626 came in by the working directory: an absolute, normal path outside /proc and /dev, and nothing else. */
 function resolveCwd(cwd: string): string {
   const parts = cwd.split('/').slice(1)
-  const isNormal = cwd === '/' || (cwd.startsWith('/') && parts.every((part) => part !== '' && part !== '.' && part !== '..'))
-  if (!isNormal || cwd.length > 4000) throw new PlatformError('INVALID_MANIFEST', `cwd: ${JSON.stringify(cwd.slice(0, 80))} is no absolute, normal path`)
-  if (['proc', 'dev', 'sys'].includes(parts[0] ?? '')) throw new PlatformError('INVALID_MANIFEST', `cwd: /${parts[0]} is the kernel's, not the image's`)
+  const isNormal =
+    cwd === '/' || (cwd.startsWith('/') && parts.every((part) => part !== '' && part !== '.' && part !== '..'))
+  if (!isNormal || cwd.length > 4000)
+    throw new PlatformError('INVALID_MANIFEST', `cwd: ${JSON.stringify(cwd.slice(0, 80))} is no absolute, normal path`)
+  if (['proc', 'dev', 'sys'].includes(parts[0] ?? ''))
+    throw new PlatformError('INVALID_MANIFEST', `cwd: /${parts[0]} is the kernel's, not the image's`)
   return cwd
 }
 
@@ -140,10 +148,15 @@ function refuseLargeArguments(argv: readonly string[], env: Readonly<Record<stri
   let total = 0
   for (const text of [...argv, ...Object.entries(env).map(([name, value]) => `${name}=${value}`)]) {
     const bytes = Buffer.byteLength(text) + 1
-    if (bytes > ARG_BYTES_MAX) throw new PlatformError('INVALID_MANIFEST', `command or env: an entry of ${bytes} bytes is over the kernel's 128 KiB`)
+    if (bytes > ARG_BYTES_MAX)
+      throw new PlatformError(
+        'INVALID_MANIFEST',
+        `command or env: an entry of ${bytes} bytes is over the kernel's 128 KiB`,
+      )
     total += bytes
   }
-  if (total > ARGS_BYTES_MAX) throw new PlatformError('INVALID_MANIFEST', `command and env take ${total} bytes together; the most is 1 MiB`)
+  if (total > ARGS_BYTES_MAX)
+    throw new PlatformError('INVALID_MANIFEST', `command and env take ${total} bytes together; the most is 1 MiB`)
 }
 
 function idsOf(user: string): [uid: number, gid: number] {

@@ -27,7 +27,9 @@ export interface Limits {
 }
 
 /** The limits a single call may lower; the others are fixed when the sandbox is built. */
-export type CallLimits = Partial<Pick<Limits, 'cpu' | 'cpuWeight' | 'memoryBytes' | 'pids' | 'wallMs' | 'cpuMs' | 'outputBytes'>>
+export type CallLimits = Partial<
+  Pick<Limits, 'cpu' | 'cpuWeight' | 'memoryBytes' | 'pids' | 'wallMs' | 'cpuMs' | 'outputBytes'>
+>
 
 const MIB = 1024 * 1024
 

@@ -109,8 +109,8 @@ export interface Core {
   define(id: number, definition: Definition, filter: Uint8Array): void
   undefine(id: number): void
   unpack(token: number, digest: string, path: string): void
-  /** Returns the generation. */
-  build(slot: number, id: number): number
+  /** Returns the generation. An awaited sandbox is ready once its program is started, at rest or not. */
+  build(slot: number, id: number, isAwaited: boolean): number
   call(slot: number, payload: Uint8Array, limits?: NativeLimits): void
   /** Memory bytes and tasks of the parked sandbox. */
   held(slot: number): [memoryBytes: number, tasks: number]

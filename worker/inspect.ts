@@ -24,7 +24,8 @@ export interface SandboxReport {
   readonly seccomp: { readonly mode: string; readonly filters: number }
   /** Lines of /proc/PID/limits. */
   readonly limits: readonly string[]
-  readonly descriptors: Readonly<Record<string, string>>
+  /** What each descriptor is; null where this process may not look: it takes root, or the function's own id. */
+  readonly descriptors: Readonly<Record<string, string>> | null
 }
 
 /** Namespaces of a task, by their names in /proc/PID/ns. */
@@ -79,8 +80,12 @@ async function readNamespaces(root: string): Promise<SandboxReport['namespaces']
   return Object.fromEntries(await Promise.all(NAMESPACES.map(read)))
 }
 
-async function readDescriptors(root: string): Promise<Record<string, string>> {
-  const numbers = await readdir(`${root}/fd`)
+async function readDescriptors(root: string): Promise<Record<string, string> | null> {
+  const numbers = await readdir(`${root}/fd`).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EACCES') return null
+    throw error
+  })
+  if (numbers === null) return null
   return Object.fromEntries(
     await Promise.all(numbers.map(async (number) => [number, await readlink(`${root}/fd/${number}`)] as const)),
   )

@@ -189,7 +189,7 @@ export class SlotTable {
     }
     entry.warming += 1
     this.#warming += 1
-    const generation = this.#house.core.build(slot, entry.id)
+    const generation = this.#house.core.build(slot, entry.id, entry.isWaitedFor)
     this.#occupants[slot] = {
       entry,
       generation,

@@ -205,10 +205,11 @@ impl Core {
         self.with(|pool| pool.unpack(token, digest, archive.into()))
     }
 
+    /// Returns the generation. `is_awaited`: a call waits for it.
     #[napi(catch_unwind)]
-    pub fn build(&self, slot: u32, function: u32) -> Result<u32> {
+    pub fn build(&self, slot: u32, function: u32, is_awaited: bool) -> Result<u32> {
         self.with(|pool| {
-            pool.build(slot, function);
+            pool.build(slot, function, is_awaited);
             pool.generation(slot)
         })
     }

@@ -188,7 +188,7 @@ impl Pool {
     }
 
     /// Cold -> Warming.
-    pub fn build(&mut self, slot: u32, function: u32) {
+    pub fn build(&mut self, slot: u32, function: u32, is_awaited: bool) {
         let state = &mut self.slots[slot as usize];
         assert!(matches!(state, Slot::Cold), "build of a slot that is {}", state.name());
         *state = Slot::Warming { function };
@@ -196,7 +196,7 @@ impl Pool {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let generation = *generation;
-        self.ask(Request::Build { slot, generation, function }, None);
+        self.ask(Request::Build { slot, generation, function, is_awaited }, None);
     }
 
     /// Ready -> Retired, Warming too: sandboxd destroys whatever stage it is in.

@@ -42,10 +42,12 @@ pub enum Request {
     Undefine {
         function: u32,
     },
+    /// `is_awaited`: a call waits for it, so it is ready as soon as its program is started.
     Build {
         slot: u32,
         generation: u32,
         function: u32,
+        is_awaited: bool,
     },
     /// Ends the sandbox whatever it does. Answered by `Gone`.
     Destroy {

@@ -174,7 +174,9 @@ impl Daemon {
                 // The worker has waited for all its sandboxes; a failure leaves an empty group to the janitor.
                 let _ = self.cgroups.remove_function(function);
             }
-            Request::Build { slot, generation, function } => self.build(slot, generation, function)?,
+            Request::Build { slot, generation, function, is_awaited } => {
+                self.build(slot, generation, function, is_awaited)?;
+            }
             Request::Destroy { slot, generation } => {
                 if let Some(state) = self.slots.get_mut(slot as usize)
                     && state.generation() == Some(generation)

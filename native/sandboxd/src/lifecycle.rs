@@ -24,7 +24,7 @@ const BUILD_WITHIN_NS: u64 = 20_000_000_000;
 const REMOVE_AGAIN_NS: u64 = 1_000_000;
 
 impl Daemon {
-    pub fn build(&mut self, slot: u32, generation: u32, function: u32) -> io::Result<()> {
+    pub fn build(&mut self, slot: u32, generation: u32, function: u32, is_awaited: bool) -> io::Result<()> {
         if !matches!(self.slots.get(slot as usize), Some(Slot::Empty)) {
             // The worker built where it must not: tell it, and touch nothing.
             return self.fail(
@@ -40,7 +40,7 @@ impl Daemon {
         };
         let watched = self.watch_sandbox(slot, &sandbox);
         let state = &mut self.slots[slot as usize];
-        *state = Slot::Building { sandbox, since_ns: now_ns() };
+        *state = Slot::Building { sandbox, since_ns: now_ns(), is_awaited };
         if let Err(error) = watched {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             state.kill(Ending::Failed(Failure::Stage { stage: Stage::Clone, errno }));
@@ -160,7 +160,9 @@ impl Daemon {
         mut descriptors: Vec<OwnedFd>,
     ) -> io::Result<()> {
         let state = &mut self.slots[slot as usize];
-        let Slot::Building { mut sandbox, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
+        let Slot::Building { mut sandbox, is_awaited, .. } = std::mem::replace(state, Slot::Empty) else {
+            return Ok(());
+        };
         let is_whole = descriptors.len() == streams.count() + usize::from(has_listener);
         sandbox.listener = if has_listener { descriptors.pop() } else { None };
         let generation = sandbox.generation;
@@ -174,7 +176,10 @@ impl Daemon {
         if let Some(listener) = state.sandbox().and_then(|sandbox| sandbox.listener.as_ref()) {
             Source::Listener.watch(&self.watch, listener, slot, generation)?;
         }
-        if is_whole {
+        if is_whole && is_awaited && !is_gone_already {
+            // What the call sends waits in the socket or pipe until the program reads.
+            self.offer(slot, true)
+        } else if is_whole {
             self.parking.push(slot);
             self.look_at(slot)
         } else {

@@ -14,7 +14,7 @@ use crate::slot::{Offer, Rest, Sandbox};
 /// program that merely sleeps before it prints is caught by this or, later, by its output before the call.
 const QUIET_NS: u64 = 5_000_000;
 /// Looks start this close together and spread out; a look costs 2.5 µs (PITFALLS, stdio and link).
-const LOOK_EVERY_NS: u64 = 150_000;
+const LOOK_EVERY_NS: u64 = 100_000;
 const LOOK_EVERY_MAX_NS: u64 = 5_000_000;
 /// Interpreters of a cold page cache take long; nothing that serves calls takes longer.
 const PARK_WITHIN_NS: u64 = 20_000_000_000;

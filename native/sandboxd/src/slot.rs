@@ -24,6 +24,7 @@ pub enum Slot {
     Building {
         sandbox: Sandbox,
         since_ns: u64,
+        is_awaited: bool,
     },
     Parking {
         sandbox: Sandbox,

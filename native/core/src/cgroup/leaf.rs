@@ -38,7 +38,7 @@ pub(super) struct Fittings {
     pub files: LimitFiles,
     /// The v2 directory that clone3 takes: moving there later costs milliseconds.
     pub into_cgroup: Option<OwnedFd>,
-    /// v1 `cgroup.procs` files, opened by sandboxd because the kernel checks the opener.
+    /// v1 `tasks` files, opened by sandboxd because the kernel checks the opener.
     pub attach: Vec<OwnedFd>,
     pub oom_events: Option<OwnedFd>,
 }

@@ -80,7 +80,10 @@ pub(super) fn fit(nodes: &Handover, path: &str) -> io::Result<Fittings> {
     }
     let unified = nodes.dir(Controller::Unified).map(|dir| dir.as_raw_fd());
     for dir in nodes.hierarchies().filter(|dir| Some(dir.as_raw_fd()) != unified) {
-        fittings.attach.push(nodes::open(dir, path, "cgroup.procs", OFlags::WRONLY)?);
+        // Not cgroup.procs: a whole process is moved under a global lock that waits for an RCU grace period, a thread
+        // that moves itself is not (kernel/cgroup/cgroup.c, cgroup_procs_write_start; since 5.5). The builder has one
+        // thread. Three attaches, 20 ms after the last ones: p90 16 ms against 0.7, p99 120 against 5.
+        fittings.attach.push(nodes::open(dir, path, "tasks", OFlags::WRONLY)?);
     }
     Ok(fittings)
 }

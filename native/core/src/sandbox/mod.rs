@@ -32,7 +32,7 @@ pub const FIRST_SLOT_ID: u32 = 1000;
 pub struct Plan<'a> {
     pub control: BorrowedFd<'a>,
     pub spec: BorrowedFd<'a>,
-    /// `cgroup.procs` of the leaves to move into; none on pure v2, where clone3 placed us.
+    /// `tasks` of the leaves to move into; none on pure v2, where clone3 placed us.
     pub attach: Vec<BorrowedFd<'a>>,
     /// What is written to timens_offsets; one value for all sandboxes of a worker.
     pub time_offsets: &'a TimeOffsets,
@@ -111,6 +111,8 @@ impl Stopwatch {
 /// The order of operations; PITFALLS of each step stand beside it.
 fn build(plan: &Plan<'_>) -> Result<Built, SetupError> {
     let mut watch = Stopwatch::start();
+    // For whoever looks at the host's processes: every sandbox's init is a fork of sandboxd.
+    rustix::thread::set_name(c"mayfly-init").at(Stage::Spec)?;
     let control = keep_only(plan).at(Stage::Spec)?;
     let spec = read_spec(plan.spec).at(Stage::Spec)?;
     watch.lap(Stage::Spec);
