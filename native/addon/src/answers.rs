@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 
 use crate::link::{self, Answer};
 use crate::pool::{Done, Happening, Pool, Source};
-use crate::slot::{Call, Counters, Evidence, Logs, Sandbox, Slot, Streams};
+use crate::slot::{Call, Counters, Evidence, Sandbox, Slot, Streams};
 
 /// A pipe holds 64 KiB; one read takes all of it.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -236,8 +236,7 @@ impl Pool {
         if is_reusable {
             self.reset(slot, sandbox, out);
         } else {
-            self.slots[slot as usize] = Slot::Poisoned { call: None, logs: Logs::default() };
-            self.dead.push(sandbox);
+            self.slots[slot as usize] = Slot::Poisoned { sandbox, call: None };
             self.destroy_later(slot);
         }
     }
@@ -280,7 +279,7 @@ impl Pool {
         let is_link = sandbox.contract == Contract::Link;
         match (is_clean, is_link) {
             (false, _) => {
-                self.slots[slot as usize] = Slot::Poisoned { call: None, logs: Logs::default() };
+                self.slots[slot as usize] = Slot::Poisoned { sandbox, call: None };
                 self.destroy(slot);
             }
             (true, true) => {
@@ -336,8 +335,7 @@ impl Pool {
             unreachable!("only a leased slot has a call to lose")
         };
         drain_log(&mut sandbox);
-        self.slots[slot as usize] =
-            Slot::Poisoned { call: Some((evidence, sandbox.before)), logs: sandbox.logs.take() };
+        self.slots[slot as usize] = Slot::Poisoned { sandbox, call: Some(evidence) };
         self.destroy(slot);
     }
 
@@ -360,7 +358,7 @@ impl Pool {
     ) {
         let judged = |verdict: Option<Verdict>| Done::Judged { verdict: verdict.unwrap_or(Verdict::Lost), detail };
         match std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) {
-            Slot::Poisoned { call: Some((evidence, before)), logs } => {
+            Slot::Poisoned { mut sandbox, call: Some(evidence) } => {
                 let done = match evidence {
                     Evidence::Judged => judged(verdict),
                     Evidence::Ended(End::Exited(code)) => Done::Exited(code),
@@ -371,7 +369,8 @@ impl Pool {
                     Evidence::Cancelled => Done::Cancelled,
                     Evidence::NotStarted { stage, errno } => Done::NotStarted { stage, errno },
                 };
-                let (usage, incidents) = since(before, usage, incidents);
+                let logs = sandbox.logs.take();
+                let (usage, incidents) = since(sandbox.before, usage, incidents);
                 out.push(Happening::Done { slot, done, logs, usage, incidents });
             }
             Slot::Leased { mut sandbox, .. } => {
@@ -388,7 +387,7 @@ impl Pool {
                 };
                 out.push(Happening::Broken { slot, function: sandbox.function, what });
             }
-            Slot::Warming { .. } | Slot::Poisoned { call: None, .. } | Slot::Retired | Slot::Cold => {}
+            Slot::Warming { .. } | Slot::Poisoned { call: None, .. } | Slot::Retired { .. } | Slot::Cold => {}
         }
         out.push(Happening::Gone { slot });
     }

@@ -131,9 +131,8 @@ pub struct Pool {
     pub(crate) functions: HashMap<u32, Function>,
     /// Requests that sandboxd's full socket did not take yet, oldest first.
     unsent: VecDeque<(Request, Option<OwnedFd>)>,
-    /// Answered and not yet destroyed, and what was held of them: an answer waits for no tear-down.
+    /// Answered and not yet destroyed: an answer waits for no tear-down.
     to_destroy: Vec<u32>,
-    pub(crate) dead: Vec<Sandbox>,
     pub(crate) cpus: u64,
     pub(crate) packet: Vec<u8>,
     pub(crate) is_lost: bool,
@@ -155,7 +154,6 @@ impl Pool {
             functions: HashMap::new(),
             unsent: VecDeque::new(),
             to_destroy: Vec::new(),
-            dead: Vec::new(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             packet: vec![0; link::PACKET_BYTES_MAX],
             is_lost: false,
@@ -207,7 +205,11 @@ impl Pool {
             "retire of a slot that is {}",
             state.name()
         );
-        *state = Slot::Retired;
+        let sandbox = match std::mem::replace(state, Slot::Cold) {
+            Slot::Ready { sandbox } | Slot::Resetting { sandbox } => Some(sandbox),
+            _ => None,
+        };
+        *state = Slot::Retired { sandbox };
         self.destroy(slot);
     }
 
@@ -229,14 +231,14 @@ impl Pool {
         };
         let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
         sandbox.is_used = true;
-        self.slots[slot as usize] = Slot::Leased { sandbox, call };
         if let Err(error) = sent {
             // The board first: sandboxd must not judge a call that was never made.
             let _ = self.board().end(slot, self.generation(slot));
-            self.slots[slot as usize] = Slot::Retired;
+            self.slots[slot as usize] = Slot::Retired { sandbox: Some(sandbox) };
             self.destroy(slot);
             return Err(error);
         }
+        self.slots[slot as usize] = Slot::Leased { sandbox, call };
         Ok(())
     }
 
@@ -303,7 +305,6 @@ impl Pool {
         for slot in std::mem::take(&mut self.to_destroy) {
             self.destroy(slot);
         }
-        self.dead.clear();
     }
 
     // What descriptors tell.
@@ -319,6 +320,11 @@ impl Pool {
                 continue;
             }
             if !token.is_of(self.generation(token.index)) {
+                continue;
+            }
+            if let Some(sandbox) = self.slots[token.index as usize].doomed() {
+                // Whatever it still says is heard by nobody, and would wake us until it is gone.
+                self.unwatch(sandbox);
                 continue;
             }
             match source {
@@ -345,6 +351,20 @@ impl Pool {
                 }
                 self.watch_fd(stdout, slot, Source::Answer, EventFlags::IN)
             }
+        }
+    }
+
+    fn unwatch(&self, sandbox: &Sandbox) {
+        let _ = self.watch.remove(&sandbox.call);
+        match &sandbox.streams {
+            Some(Streams::Link { socket, log }) => {
+                let _ = (self.watch.remove(socket), self.watch.remove(log));
+            }
+            Some(Streams::Stdio { stdin, stdout, log }) => {
+                let _ = (self.watch.remove(stdout), self.watch.remove(log));
+                let _ = stdin.as_ref().map(|stdin| self.watch.remove(stdin));
+            }
+            None => {}
         }
     }
 

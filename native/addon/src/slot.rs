@@ -39,12 +39,15 @@ pub enum Slot {
     Resetting {
         sandbox: Sandbox,
     },
-    /// With what its call still waits for, and the counters from before that call.
+    /// With what its call still waits for. Its channels stay open until it is gone: closing them would only wake
+    /// processes that are about to be killed.
     Poisoned {
-        call: Option<(Evidence, Counters)>,
-        logs: Logs,
+        sandbox: Sandbox,
+        call: Option<Evidence>,
     },
-    Retired,
+    Retired {
+        sandbox: Option<Sandbox>,
+    },
 }
 
 impl Slot {
@@ -56,13 +59,21 @@ impl Slot {
             Slot::Leased { .. } => "leased",
             Slot::Resetting { .. } => "resetting",
             Slot::Poisoned { .. } => "poisoned",
-            Slot::Retired => "retired",
+            Slot::Retired { .. } => "retired",
         }
     }
 
     pub const fn sandbox_mut(&mut self) -> Option<&mut Sandbox> {
         match self {
             Slot::Ready { sandbox } | Slot::Leased { sandbox, .. } | Slot::Resetting { sandbox } => Some(sandbox),
+            _ => None,
+        }
+    }
+
+    /// The sandbox of a slot that is only waiting to be gone.
+    pub const fn doomed(&self) -> Option<&Sandbox> {
+        match self {
+            Slot::Poisoned { sandbox, .. } | Slot::Retired { sandbox: Some(sandbox) } => Some(sandbox),
             _ => None,
         }
     }

@@ -39,6 +39,10 @@ impl Rest {
 }
 
 pub fn look(offer: &Offer, rest: &mut Rest, now: u64) -> Seen {
+    // Its output comes first: a program may speak and then wait, or speak and end.
+    if let Some(output) = early_output(offer) {
+        return Seen::Broken(Failure::SpokeEarly { output });
+    }
     let Some(function) = offer.function else {
         return match ended_early(offer) {
             Some(failure) if offer.is_gone_already => Seen::Broken(failure),
@@ -46,10 +50,6 @@ pub fn look(offer: &Offer, rest: &mut Rest, now: u64) -> Seen {
             _ => Seen::AtRest { is_guess: false },
         };
     };
-    // Its output comes first: a program may speak and then wait.
-    if let Some(output) = early_output(offer) {
-        return Seen::Broken(Failure::SpokeEarly { output });
-    }
     match blocked_in(function) {
         Ok(Some(call)) if call.is_the_read(offer.contract) => return Seen::AtRest { is_guess: false },
         Ok(Some(_)) => {
