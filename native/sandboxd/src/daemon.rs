@@ -17,6 +17,7 @@ use rustix::process::Pid;
 use rustix::time::{TimerfdClockId, TimerfdFlags};
 
 use crate::Options;
+use crate::lifecycle::REMOVE_AGAIN_NS;
 use crate::slot::{Ending, Slot};
 use crate::unpack::Unpacker;
 use crate::watch::Source;
@@ -49,6 +50,7 @@ pub struct Daemon {
     /// Slots whose program is being watched until it rests, and dead ones whose group was still busy.
     pub parking: Vec<u32>,
     pub unburied: Vec<u32>,
+    pub remove_again_ns: u64,
     cpus: u64,
     /// Events that the worker's full socket did not take yet, oldest first.
     unsent: VecDeque<Unsent>,
@@ -93,6 +95,7 @@ impl Daemon {
             copies_writable: !tmpfs_has_user_xattrs()?,
             parking: Vec::new(),
             unburied: Vec::new(),
+            remove_again_ns: REMOVE_AGAIN_NS,
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             unsent: VecDeque::new(),
             room: None,

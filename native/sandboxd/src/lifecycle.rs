@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Layer;
 use mayfly_core::board::{Verdict, now_ns};
+use mayfly_core::cgroup::Leaf;
 use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, Event, Failure, FromInit, Streams, ToInit};
 use mayfly_core::sandbox::{FIRST_SLOT_ID, IMAGE_OWNER_ID, Plan, build_and_serve};
@@ -20,8 +21,10 @@ use crate::watch::Source;
 
 /// A build takes milliseconds; one that takes this long is stuck and gives its slot back.
 const BUILD_WITHIN_NS: u64 = 20_000_000_000;
-/// A group whose last process was reaped a moment ago may still be busy (row P03).
-const REMOVE_AGAIN_NS: u64 = 1_000_000;
+/// A group whose last process was reaped a moment ago may still be busy (row P03); one whose process hangs in the
+/// kernel may be for long (P04).
+pub const REMOVE_AGAIN_NS: u64 = 1_000_000;
+const REMOVE_AGAIN_MAX_NS: u64 = 100_000_000;
 
 impl Daemon {
     pub fn build(&mut self, slot: u32, generation: u32, function: u32, is_awaited: bool) -> io::Result<()> {
@@ -78,12 +81,7 @@ impl Daemon {
         Ok(Sandbox { generation, init, pidfd, control, listener: None, leaf, stage_ns })
     }
 
-    fn clone_into(
-        &self,
-        leaf: &mayfly_core::cgroup::Leaf,
-        function: u32,
-        slot: u32,
-    ) -> Result<(Pid, OwnedFd, OwnedFd), SetupError> {
+    fn clone_into(&self, leaf: &Leaf, function: u32, slot: u32) -> Result<(Pid, OwnedFd, OwnedFd), SetupError> {
         let function = &self.functions[&function];
         let (ours, theirs) = packet::pair().at(Stage::Clone)?;
         let flags = if function.ablation.keeps(Layer::PidNs) { libc::CLONE_NEWPID } else { 0 };
@@ -343,6 +341,7 @@ impl Daemon {
         let usage = sandbox.leaf.files().usage().unwrap_or_default();
         let incidents = sandbox.leaf.incidents().unwrap_or_default();
         if sandbox.leaf.remove().is_err() {
+            end_leftovers(&sandbox.leaf);
             if !self.unburied.contains(&slot) {
                 self.unburied.push(slot);
             }
@@ -360,9 +359,13 @@ impl Daemon {
     }
 
     pub fn bury_the_rest(&mut self) -> io::Result<()> {
-        for slot in self.unburied.clone() {
-            self.reap_init(slot)?;
+        let before = self.unburied.clone();
+        for slot in &before {
+            self.reap_init(*slot)?;
         }
+        let is_stuck = !before.is_empty() && self.unburied.len() >= before.len();
+        let patience = if is_stuck { self.remove_again_ns * 2 } else { REMOVE_AGAIN_NS };
+        self.remove_again_ns = patience.min(REMOVE_AGAIN_MAX_NS);
         self.give_up_stuck_builds();
         Ok(())
     }
@@ -383,10 +386,21 @@ impl Daemon {
             _ => None,
         });
         let look = parking::next_due(rests);
-        let removal = (!self.unburied.is_empty()).then_some(REMOVE_AGAIN_NS);
+        let removal = (!self.unburied.is_empty()).then_some(self.remove_again_ns);
         let is_building = self.slots.iter().any(|state| matches!(state, Slot::Building { .. }));
         let stuck = is_building.then_some(BUILD_WITHIN_NS);
         [look, removal, stuck].into_iter().flatten().min()
+    }
+}
+
+/// Kills and reaps what is in a group although its init is dead: only a sandbox without a pid namespace of its own (a
+/// test's) can have left it.
+fn end_leftovers(leaf: &Leaf) {
+    let pids = leaf.processes().unwrap_or_default();
+    for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        // Orphans are ours: we are PID 1 of M.
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }
 }
 
