@@ -26,7 +26,7 @@ const wants = new Set(process.argv.slice(2))
 
 /** Programs of the system, by the Debian package that brings them. */
 const EXAMPLES = { gcc: 'gcc', 'busybox-static': 'busybox', python3: 'python3' }
-const TESTS = { ...EXAMPLES, bubblewrap: 'bwrap', uidmap: 'newuidmap' }
+const TESTS = { ...EXAMPLES, bubblewrap: 'bwrap', strace: 'strace', uidmap: 'newuidmap' }
 const VM = { ...EXAMPLES, 'qemu-system-x86': 'qemu-system-x86_64', 'squashfs-tools': 'mksquashfs', e2fsprogs: 'mke2fs' }
 
 /** Each is done, or does it, or throws a Remedy; one that may stay undone has said so. */
