@@ -14,9 +14,9 @@ use mayfly_core::protocol::{Contract, End, FromCall, ToCall};
 use mayfly_core::watch::EventFlags;
 use rustix::net::RecvFlags;
 
-use crate::link::{self, Answer};
 use crate::pool::{Done, Happening, Pool, Source};
 use crate::slot::{Call, Counters, Evidence, Sandbox, Slot, Streams};
+use mayfly_core::link::{self, Answer};
 
 /// A pipe holds 64 KiB; one read takes all of it.
 const CHUNK_BYTES: usize = 64 * 1024;

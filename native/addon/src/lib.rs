@@ -6,7 +6,6 @@
 mod answers;
 mod deliver;
 mod events;
-mod link;
 mod pool;
 mod slot;
 mod uv;

@@ -13,8 +13,8 @@ use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, Failure, Request, ToCall};
 use mayfly_core::watch::{EventFlags, Token, Watch};
 
-use crate::link;
 use crate::slot::{Call, Counters, Evidence, Logs, Sandbox, Slot, Streams};
+use mayfly_core::link;
 
 /// Which descriptor of a slot is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 pub mod ablate;
 pub mod board;
 pub mod cgroup;
+pub mod link;
 pub mod packet;
 pub mod protocol;
 pub mod sandbox;
