@@ -90,6 +90,26 @@ export function createPayloads(): () => Buffer {
   }
 }
 
+/** How long a pool may take to destroy what it has. */
+const CLOSE_MS_MAX = 20_000
+
+/** One that does not close is said and left, so that it cannot hide why the run failed, and fails a run that did not. */
+export async function closePools(...pools: readonly Pool[]): Promise<void> {
+  const late = Symbol('late')
+  let timer: NodeJS.Timeout | undefined
+  const deadline = new Promise<symbol>((resolve) => {
+    timer = setTimeout(() => resolve(late), CLOSE_MS_MAX)
+  })
+  const closed = await Promise.race([Promise.all(pools.map((pool) => pool.close())), deadline])
+  clearTimeout(timer)
+  if (closed !== late) return
+  process.exitCode = 1
+  for (const pool of pools) {
+    const left = pool.sandboxes().map(({ id, state }) => `${id} ${state}`)
+    process.stderr.write(`\nbench: a pool did not close in ${CLOSE_MS_MAX / 1000} s; left: ${left.join(', ')}\n`)
+  }
+}
+
 async function compilePrograms(root: string): Promise<void> {
   // Mount points for peers that bind this folder read-only.
   for (const name of ['proc', 'dev']) await mkdir(join(root, name), { recursive: true, mode: 0o755 })

@@ -88,3 +88,5 @@ try {
   if (error instanceof UsageError) process.stderr.write(USAGE)
   process.exitCode = error instanceof UsageError ? 2 : 1
 }
+// What did not close would keep this process, or end it with nothing said.
+process.exit()

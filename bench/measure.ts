@@ -33,10 +33,10 @@ export class Latency {
 }
 
 /** Waits for a condition that the host brings about in its own time; the deadline is for a broken one only. */
-export async function until(what: string, condition: () => boolean, deadlineMs = 60_000): Promise<void> {
+export async function until(what: () => string, condition: () => boolean, deadlineMs = 60_000): Promise<void> {
   const end = performance.now() + deadlineMs
   while (!condition()) {
-    if (performance.now() > end) throw new Error(`waited ${deadlineMs / 1000} s for ${what}`)
+    if (performance.now() > end) throw new Error(`waited ${deadlineMs / 1000} s for ${what()}`)
     await new Promise((resolve) => setTimeout(resolve, 1))
   }
 }

@@ -2,7 +2,7 @@
 // the time, and a throttled process must still die at once.
 import { readFileSync } from 'node:fs'
 import type { Pool } from '../../worker/pool.ts'
-import { createPayloads } from '../bed.ts'
+import { closePools, createPayloads } from '../bed.ts'
 import { Latency, until } from '../measure.ts'
 import { ratio, type Scenario, type Section } from '../scenario.ts'
 
@@ -32,7 +32,7 @@ export const kill: Scenario = {
         context.progress('kills', call + 1, total)
       }
     } finally {
-      await pool.close()
+      await closePools(pool)
     }
     return [describe(told, gone)]
   },
@@ -40,7 +40,10 @@ export const kill: Scenario = {
 
 /** One call, and how long after its deadline its outcome was here and its process was not. */
 async function spin(pool: Pool, payload: Buffer): Promise<{ toldMs: number; goneMs: number }> {
-  await until('a sandbox', () => pool.stats().functions[0]?.ready === 1 && pool.sandboxes().length === 1)
+  await until(
+    () => `a sandbox: ${JSON.stringify(pool.stats())}`,
+    () => pool.stats().functions[0]?.ready === 1 && pool.sandboxes().length === 1,
+  )
   const pid = pool.sandboxes()[0]?.hostPid ?? 0
   if (!isAlive(pid)) throw new Error(`process ${pid} should be there and is not`)
   const askedAt = performance.now()
@@ -53,7 +56,10 @@ async function spin(pool: Pool, payload: Buffer): Promise<{ toldMs: number; gone
     throw new Error(`a function that spins ended as ${outcome.status}`)
   }
   if (outcome.usage.cpuNs === 0) throw new Error('a function that spins used no CPU time')
-  await until('the process to die', () => !isAlive(pid))
+  await until(
+    () => `process ${pid} to die`,
+    () => !isAlive(pid),
+  )
   return { toldMs, goneMs: performance.now() - deadline }
 }
 

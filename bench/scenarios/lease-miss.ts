@@ -1,7 +1,7 @@
 // A call that finds no sandbox: it is built, answers and is gone, beside what people would run instead, the same
 // binary in each.
 import type { Pool } from '../../worker/pool.ts'
-import { createPayloads } from '../bed.ts'
+import { closePools, createPayloads } from '../bed.ts'
 import { Latency, until } from '../measure.ts'
 import { bwrap } from '../peers/bwrap.ts'
 import { openPeers, type RunningPeer } from '../peers/peer.ts'
@@ -43,7 +43,7 @@ export async function miss(context: Context): Promise<Section> {
     return describe(contenders, notes)
   } finally {
     for (const peer of peers) peer.close()
-    await pool.close()
+    await closePools(pool)
   }
 }
 
@@ -91,7 +91,7 @@ async function allGone(pool: Pool): Promise<void> {
     const { slots } = pool.stats()
     return slots.cold === slots.total
   }
-  await until('the sandbox to be gone', isEmpty)
+  await until(() => `the sandbox to be gone: ${JSON.stringify(pool.sandboxes())}`, isEmpty)
 }
 
 function describe(contenders: readonly Contender[], notes: readonly string[]): Section {

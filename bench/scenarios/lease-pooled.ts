@@ -3,7 +3,7 @@
 // costs on this path and nothing else.
 import type { FunctionSpec } from '../../contract/function.ts'
 import type { Pool } from '../../worker/pool.ts'
-import { createPayloads } from '../bed.ts'
+import { closePools, createPayloads } from '../bed.ts'
 import { Latency, until } from '../measure.ts'
 import { type Context, type Row, ratio, type Section } from '../scenario.ts'
 
@@ -43,7 +43,7 @@ export async function pooled(context: Context): Promise<Section> {
       context.progress('pooled calls', round + 1, total)
     }
   } finally {
-    await Promise.all(contenders.map(({ pool }) => pool.close()))
+    await closePools(...contenders.map(({ pool }) => pool))
   }
   return describe(contenders, sizes)
 }
@@ -74,7 +74,7 @@ async function open({ number, ablate, spec, bed }: OpenOptions) {
   try {
     await bed.deploy(pool, spec)
   } catch (error) {
-    await pool.close()
+    await closePools(pool)
     throw error
   }
   return { pool, spec, latency: new Latency() }
@@ -110,7 +110,11 @@ async function atRest(contenders: readonly Contender[]): Promise<void> {
     const { functions, slots } = pool.stats()
     return functions[0]?.ready === spec.pool.min && slots.total - slots.cold === spec.pool.min
   }
-  await until('the pools to be full again', () => contenders.every(isFull))
+  const states = () => contenders.map(({ pool }) => JSON.stringify(pool.stats())).join(' ')
+  await until(
+    () => `the pools to be full again: ${states()}`,
+    () => contenders.every(isFull),
+  )
   await new Promise((resolve) => setTimeout(resolve, REST_MS))
 }
 
