@@ -1,5 +1,5 @@
 // What the host looks like from outside of every sandbox: the things an escape would change or a leak would leave.
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -28,11 +28,16 @@ export function audit(instance: string): Audit {
   const ours = processesOfPool()
   return {
     processes: ours.map(({ name }) => name).sort(),
-    cgroups: cgroupMounts().reduce((sum, mount) => sum + foldersAt(join(mount, 'mayfly', instance)), 0),
+    cgroups: cgroupMounts().reduce((sum, mount) => sum + foldersAt(join(mount, `mayfly-${UID_BASE}`, instance)), 0),
     mounts: readFileSync('/proc/self/mountinfo', 'utf8'),
     namespaces: Object.fromEntries(NAMESPACES.map((kind) => [kind, countNamespaces(ours, kind)])),
     descriptors: readdirSync('/proc/self/fd').length,
   }
+}
+
+/** Removes the nodes that a pool of these ids leaves for the next one, which no other test will be. */
+export function removeNodes(): void {
+  for (const mount of cgroupMounts()) tolerant(() => rmdirSync(join(mount, `mayfly-${UID_BASE}`)))
 }
 
 export interface HostProcess {

@@ -23,7 +23,7 @@ import type { Outcome } from '../contract/outcome.ts'
 import { buildImage } from '../images/build.ts'
 import { openStore, type Store } from '../images/store.ts'
 import { openPool, type Pool } from '../worker/pool.ts'
-import { type Audit, audit, auditSettled, processesOfPool, UID_BASE } from './_host.ts'
+import { type Audit, audit, auditSettled, processesOfPool, removeNodes, UID_BASE } from './_host.ts'
 
 export type PoolOptions = NonNullable<Parameters<typeof openPool>[0]>
 
@@ -126,6 +126,7 @@ export async function openHouse(options: PoolOptions = {}, manifest: ProbeManife
     },
     async close() {
       await pool.close()
+      removeNodes()
       if (options.home === undefined) rmSync(home, { recursive: true, force: true })
     },
   }

@@ -11,7 +11,8 @@ export interface SandboxReport {
   readonly namespaces: Readonly<Record<string, { readonly inode: number; readonly isOwn: boolean }>>
   /** Lines of mountinfo(5). */
   readonly mounts: readonly string[]
-  readonly cgroups: readonly string[]
+  /** Each group with the limits that stand in its files now. */
+  readonly cgroups: readonly { readonly path: string; readonly limits: Readonly<Record<string, string>> }[]
   readonly ids: {
     readonly uid: string
     readonly gid: string
@@ -41,7 +42,7 @@ export async function inspectProcess(
     const [status, mounts, cgroups, uidMap, limits, namespaces, descriptors] = await Promise.all([
       readFile(`${root}/status`, 'utf8'),
       lines(`${root}/mountinfo`),
-      lines(`${root}/cgroup`),
+      readCgroups(root),
       lines(`${root}/uid_map`),
       lines(`${root}/limits`),
       readNamespaces(root),
@@ -78,6 +79,29 @@ async function readNamespaces(root: string): Promise<SandboxReport['namespaces']
     return [name, { inode, isOwn: theirs !== ours }] as const
   }
   return Object.fromEntries(await Promise.all(NAMESPACES.map(read)))
+}
+
+/** The limits of both cgroup versions, by their files; which of them there are tells the version. */
+const LIMIT_FILES = [
+  ...['cpu.cfs_quota_us', 'cpu.cfs_period_us', 'cpu.shares', 'memory.limit_in_bytes', 'memory.memsw.limit_in_bytes'],
+  ...['cpu.max', 'cpu.weight', 'memory.max', 'memory.swap.max', 'memory.oom.group', 'pids.max'],
+]
+
+/** The groups of ours that the process is in. */
+async function readCgroups(root: string): Promise<SandboxReport['cgroups']> {
+  const mounts = (await lines('/proc/self/mountinfo')).map((line) => line.split(' '))
+  const memberships = (await lines(`${root}/cgroup`)).map((line) => line.split(':'))
+  const ours = memberships.filter(([, , path]) => path?.includes('/mayfly-'))
+  return await Promise.all(
+    ours.map(async ([, controllers = '', path = '']) => {
+      const isOfHierarchy = (mount: string[]) =>
+        controllers === '' ? mount.includes('cgroup2') : mount.at(-1)?.endsWith(`,${controllers}`)
+      const group = `${mounts.find(isOfHierarchy)?.[4] ?? ''}${path}`
+      const read = LIMIT_FILES.map(async (name) => [name, (await readFile(`${group}/${name}`, 'utf8')).trim()] as const)
+      const found = (await Promise.allSettled(read)).flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+      return { path: group, limits: Object.fromEntries(found) }
+    }),
+  )
 }
 
 async function readDescriptors(root: string): Promise<Record<string, string> | null> {

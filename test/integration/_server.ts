@@ -4,6 +4,8 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { readConfig } from '../../contract/config.ts'
+import { clean } from '../../native/index.ts'
 
 export const ROOT = join(import.meta.dirname, '../..')
 const MAIN = join(ROOT, 'cli/main.ts')
@@ -38,6 +40,8 @@ export async function abandon(server: Started): Promise<void> {
     server.process.kill('SIGKILL')
     await once(server.process, 'exit')
   }
+  // What a next start would: the groups of a killed life are found by the record in this folder alone.
+  await clean(server.home, readConfig().uidBase)
   // Layers are removed by sandboxd's last moment and by us: whoever comes second finds nothing.
   rmSync(server.home, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
 }

@@ -1,7 +1,7 @@
 // Crash-only: whoever is killed, whenever, the next life finds nothing of the earlier one and serves.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -62,18 +62,15 @@ function killSandboxd(): void {
   }
 }
 
-/** Every group of any life of ours: they belong to the ids of this test's pools. */
+/** Every group of any life of ours: below the node that belongs to the ids of this test's pools. */
 function cgroupsOfPool(): string[] {
-  const parents = readdirSync('/sys/fs/cgroup').flatMap((name) => [`/sys/fs/cgroup/${name}/mayfly`])
-  return [...parents, '/sys/fs/cgroup/mayfly'].filter(existsSync).flatMap((parent) => {
-    const groups = readdirSync(parent, { withFileTypes: true }).filter((entry) => entry.isDirectory())
-    return groups.map(({ name }) => join(parent, name)).filter((path) => isOfPool(path))
+  const mounts = ['', ...readdirSync('/sys/fs/cgroup')].map((name) =>
+    join('/sys/fs/cgroup', name, `mayfly-${UID_BASE}`),
+  )
+  return mounts.filter(existsSync).flatMap((node) => {
+    const lives = readdirSync(node, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+    return lives.map(({ name }) => join(node, name))
   })
-}
-
-function isOfPool(path: string): boolean {
-  const uid = statSync(path, { throwIfNoEntry: false })?.uid ?? 0
-  return uid >= UID_BASE && uid < UID_BASE + 65_536
 }
 
 /** A number in [0, 1), the same for the same seed and round. */

@@ -17,8 +17,13 @@ use crate::failure::{At, Code, Failure, Stage};
 use crate::ids::Ids;
 use crate::options::{CgroupChoice, Options};
 
-/// The node that persists, with one child per life.
-pub const FAMILY: &str = "mayfly";
+/// The node that persists, with one child per life; one for each id that sandboxd can be, since who owns it may remove
+/// what is in it.
+#[must_use]
+pub fn family(owner: u32) -> String {
+    format!("mayfly-{owner}")
+}
+
 /// Where sandboxd itself lives, beside the functions' nodes.
 const SANDBOXD: &str = "sandboxd";
 /// Where processes go that sit in the group a user was given: a v2 group with controllers may not hold any itself.
@@ -37,8 +42,9 @@ pub struct Plan {
 
 #[derive(Debug)]
 struct Node {
-    /// Exists already; we add `FAMILY` to it.
+    /// Exists already; we add `family` to it.
     base: PathBuf,
+    family: PathBuf,
     path: PathBuf,
     controllers: Vec<Controller>,
     is_v2: bool,
@@ -100,15 +106,17 @@ pub fn find(options: &Options) -> Result<Plan, Failure> {
         access(&base, Access::WRITE_OK)
             .at(Stage::Cgroup, format!("writing to {}", base.display()))
             .map_err(|failure| Failure { code: Code::HostUnfit, ..failure.with_remedy(DELEGATE) })?;
-        nodes.push(node(hierarchy, base, &options.instance));
+        let owner = if is_root { options.uid_base } else { geteuid().as_raw() };
+        nodes.push(node(hierarchy, base, owner, &options.instance));
     }
     let offered = |one: &Controller| nodes.iter().any(|node| node.controllers.contains(one));
     let missing = Controller::LIMITING.into_iter().filter(|one| !offered(one)).collect();
     Ok(Plan { mode: offer.mode, nodes, missing })
 }
 
-fn node(hierarchy: &Hierarchy, base: PathBuf, instance: &str) -> Node {
-    let path = base.join(FAMILY).join(instance);
+fn node(hierarchy: &Hierarchy, base: PathBuf, owner: u32, instance: &str) -> Node {
+    let family = base.join(family(owner));
+    let path = family.join(instance);
     let is_v2 = hierarchy.is_v2();
     let mut controllers = hierarchy.controllers.clone();
     if is_v2 {
@@ -116,7 +124,7 @@ fn node(hierarchy: &Hierarchy, base: PathBuf, instance: &str) -> Node {
         let here = controllers_of(&base);
         controllers.retain(|one| *one == Controller::Unified || here.contains(one));
     }
-    Node { base, path, controllers, is_v2 }
+    Node { base, family, path, controllers, is_v2 }
 }
 
 fn controllers_of(group: &Path) -> Vec<Controller> {
@@ -178,15 +186,15 @@ impl Plan {
 
 impl Node {
     fn make(&self, ids: &Ids) -> io::Result<()> {
-        let family = self.base.join(FAMILY);
-        for group in [&family, &self.path, &self.path.join(SANDBOXD)] {
+        let family = &self.family;
+        for group in [family, &self.path, &self.path.join(SANDBOXD)] {
             match fs::create_dir(group) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && *group == family => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && group == family => {}
                 other => other?,
             }
         }
         if self.is_v2 {
-            for group in [&self.base, &family, &self.path] {
+            for group in [&self.base, family, &self.path] {
                 self.enable_controllers(group)?;
             }
         }
@@ -194,7 +202,7 @@ impl Node {
             // The folder is what lets M's root make and remove groups in it; the two files let it place processes
             // and pass controllers on. The limits of the node itself stay root's.
             let files: &[&str] = if self.is_v2 { &["cgroup.procs", "cgroup.subtree_control"] } else { &[] };
-            give(&family, ids)?;
+            give(family, ids)?;
             give(&self.path, ids)?;
             files.iter().try_for_each(|file| give(&self.path.join(file), ids))?;
         }

@@ -50,7 +50,7 @@ fn clean_life(home: &Home, record: &Record) -> Result<(), Failure> {
 fn is_of(node: &Path, instance: &str, uid: u32) -> bool {
     let is_plain = node.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let is_named = node.file_name().is_some_and(|name| name == instance);
-    let is_half_made = node.parent().is_some_and(|parent| parent.ends_with(groups::FAMILY));
+    let is_half_made = node.parent().is_some_and(|parent| parent.ends_with(groups::family(uid)));
     let is_owned = |owner| owner == uid || (is_half_made && owner == geteuid().as_raw());
     is_plain && is_named && fs::metadata(node).is_ok_and(|found| found.is_dir() && is_owned(found.uid()))
 }

@@ -4,7 +4,7 @@
 //! turns that into the one trait sandboxd builds with, and `LimitFiles` is what the hot path writes and reads.
 //!
 //! ```text
-//! <mount>/mayfly / <instance> / f<function> / s<slot>
+//! <mount>/mayfly-<id> / <instance> / f<function> / s<slot>
 //!                  worker node  function node  leaf: one sandbox, made when it is bound, since it cannot move
 //! ```
 
