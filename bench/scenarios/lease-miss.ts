@@ -11,8 +11,8 @@ import { type Context, type Ratio, type Row, ratio, type Section } from '../scen
 
 const FULL = { rounds: 300, warmUpRounds: 20 }
 const QUICK = { rounds: 5, warmUpRounds: 1 }
-/** Ours is faster than each. */
-const P50_MAX = 1
+/** Ours is faster than what people would run to the same end; unshare(1) limits nothing and keeps the host's root. */
+const OVER_BWRAP_MAX = 1
 
 /** One sandbox or process, from nothing until its answer is here; resolves when it is gone. */
 interface Contender extends Omit<Row, 'latency'> {
@@ -97,10 +97,10 @@ async function allGone(pool: Pool): Promise<void> {
 function describe(contenders: readonly Contender[], notes: readonly string[]): Section {
   const rows = contenders.map(({ once: _, latency, ...row }) => ({ ...row, latency: latency.summary }))
   const [own] = rows
-  const over = (name: string): Ratio => {
+  const over = (name: string, bound?: number): Ratio => {
     const other = rows.find((row) => row.name === name)
     const value = own && other && own.latency.p50Us / other.latency.p50Us
-    return ratio(`cold miss over ${name}, p50`, value, P50_MAX)
+    return ratio(`cold miss over ${name}, p50`, value, bound)
   }
   return {
     title: 'A call that finds none: built, started and answered, 256 bytes',
@@ -108,7 +108,7 @@ function describe(contenders: readonly Contender[], notes: readonly string[]): S
       'from asking until the answer is in JavaScript, one at a time, in turns, each when the one before is gone; ' +
       'peers are started by a small spawner (posix_spawn, no fork of Node) and answer over a socket straight to Node',
     rows,
-    ratios: [over(bwrap.name), over(unshare.name)],
+    ratios: [over(bwrap.name, OVER_BWRAP_MAX), over(unshare.name)],
     notes,
   }
 }

@@ -104,6 +104,14 @@ impl Daemon {
 
     /// Until the worker's socket closes. What is left then, the kernel clears: we are PID 1 of M.
     fn serve(mut self) -> io::Result<()> {
+        match self.serve_worker() {
+            // The other ways of a socket to say that the worker is gone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn serve_worker(&mut self) -> io::Result<()> {
         let hello = Event::Hello {
             version: VERSION,
             slots: self.board.slots(),
@@ -135,7 +143,7 @@ impl Daemon {
             Some(source) if is_current => {
                 if let Err(error) = self.handle_slot(source, slot) {
                     // What fails for one sandbox, perhaps by its own doing, is that sandbox's end and not ours.
-                    eprintln!("sandboxd: slot {slot}: {error}");
+                    crate::complain(&format!("slot {slot}: {error}"));
                     self.slots[slot as usize].kill(Ending::Gone { verdict: Some(Verdict::Lost), detail: 0 });
                 }
             }

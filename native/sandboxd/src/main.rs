@@ -11,7 +11,7 @@ mod slot;
 mod unpack;
 mod watch;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{OwnedFd, RawFd};
 
 use mayfly_core::cgroup::Handover;
@@ -32,10 +32,14 @@ pub struct Options {
 fn main() {
     let result = parse(std::env::args().skip(1)).and_then(daemon::run);
     if let Err(error) = result {
-        // The worker has our stderr in its log; nothing else of ours is written there.
-        eprintln!("sandboxd: {error}");
+        complain(&error.to_string());
         std::process::exit(1);
     }
+}
+
+/// A line for the worker's log, which our stderr goes to. Not `eprintln!`: it panics when the worker is gone.
+pub fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "sandboxd: {what}");
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> io::Result<Options> {
