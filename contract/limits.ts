@@ -27,9 +27,8 @@ export interface Limits {
 }
 
 /** The limits a single call may lower; the others are fixed when the sandbox is built. */
-export type CallLimits = Partial<
-  Pick<Limits, 'cpu' | 'cpuWeight' | 'memoryBytes' | 'pids' | 'wallMs' | 'cpuMs' | 'outputBytes'>
->
+export const CALL_LIMITS = ['cpu', 'cpuWeight', 'memoryBytes', 'pids', 'wallMs', 'cpuMs', 'outputBytes'] as const
+export type CallLimits = Partial<Pick<Limits, (typeof CALL_LIMITS)[number]>>
 
 const MIB = 1024 * 1024
 

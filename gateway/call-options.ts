@@ -1,9 +1,8 @@
 // What a caller may ask of one invocation by headers: X-Timeout and X-Mayfly-Limits, both of which only lower what the
 // function has. The pool refuses what would raise a limit; here only the writing is judged.
 import { PlatformError } from '../contract/errors.ts'
-import type { CallLimits, Limits } from '../contract/limits.ts'
+import { CALL_LIMITS, type CallLimits, type Limits } from '../contract/limits.ts'
 
-const LOWERABLE = ['cpu', 'cpuWeight', 'memoryBytes', 'pids', 'wallMs', 'cpuMs', 'outputBytes'] as const
 const NUMBER = /^\d{1,15}(?:\.\d{1,6})?$/
 
 export interface CallHeaders {
@@ -31,8 +30,8 @@ export function parseTimeout(text: string): number {
 function parseLimits(text: string): CallLimits {
   const pairs = text.split(',').map((pair): [string, number] => {
     const [name = '', value = ''] = pair.split('=').map((part) => part.trim())
-    if (!LOWERABLE.some((limit) => limit === name)) {
-      throw new PlatformError('INVALID_REQUEST', `X-Mayfly-Limits knows ${LOWERABLE.join(', ')} only`)
+    if (!CALL_LIMITS.some((limit) => limit === name)) {
+      throw new PlatformError('INVALID_REQUEST', `X-Mayfly-Limits knows ${CALL_LIMITS.join(', ')} only`)
     }
     const isWritten = NUMBER.test(value) && (name === 'cpu' || !value.includes('.'))
     if (!isWritten) throw new PlatformError('INVALID_REQUEST', `X-Mayfly-Limits: ${name} is no number`)

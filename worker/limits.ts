@@ -1,6 +1,6 @@
 // The limits of one call: the function's, lowered where the call asks for less.
 import { PlatformError } from '../contract/errors.ts'
-import { type CallLimits, LIMIT_BOUNDS, type Limits } from '../contract/limits.ts'
+import { CALL_LIMITS, type CallLimits, LIMIT_BOUNDS, type Limits } from '../contract/limits.ts'
 import type { NativeLimits } from '../native/index.ts'
 
 /** The cgroup's period, in which `cpu` cores are a quota. */
@@ -31,8 +31,8 @@ export function lowerLimits(limits: Limits, asked: CallLimits): Limits {
   return lowered
 }
 
-function refuseUnlessLower(key: keyof CallLimits, own: number | undefined, value: number): void {
-  if (own === undefined) throw new PlatformError('INVALID_REQUEST', `${key} is no limit of a call`)
+function refuseUnlessLower(key: keyof CallLimits, own: number, value: number): void {
+  if (!CALL_LIMITS.includes(key)) throw new PlatformError('INVALID_REQUEST', `${key} is no limit of a call`)
   // A function's cpuMs of 0 means "no limit", so any is lower; a call cannot ask for it.
   const [min, max] = key === 'cpuMs' ? [1, own || Number.POSITIVE_INFINITY] : [LIMIT_BOUNDS[key][0], own]
   const isNumber = Number.isFinite(value) && (key === 'cpu' || Number.isInteger(value))
