@@ -9,6 +9,8 @@ export interface Usage {
   readonly throttledCount: number
   /** Forks refused by the pids limit. */
   readonly pidsDeniedCount: number
+  /** Processes of the sandbox that the kernel killed for want of memory. */
+  readonly oomKillCount: number
 }
 
 export type OutcomeStatus =

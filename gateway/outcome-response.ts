@@ -107,6 +107,7 @@ function usageHeader(usage: Usage): string {
     `memory-peak-bytes=${usage.memoryPeakBytes}`,
     `throttled-count=${usage.throttledCount}`,
     `pids-denied-count=${usage.pidsDeniedCount}`,
+    `oom-kill-count=${usage.oomKillCount}`,
   ].join(', ')
 }
 

@@ -10,8 +10,8 @@ const SIGNALS = new Map(Object.entries(constants.signals).map(([name, number]) =
 
 /** Throws PlatformError where the end was our doing. */
 export function outcomeOf(evidence: Evidence, limits: Limits, wallNs: number): Outcome {
-  const { cpuNs, memoryPeakBytes, throttledCount, pidsDeniedCount, logs, logsTruncated } = evidence
-  const usage = { wallNs, cpuNs, memoryPeakBytes, throttledCount, pidsDeniedCount }
+  const { cpuNs, memoryPeakBytes, throttledCount, pidsDeniedCount, oomKills, logs, logsTruncated } = evidence
+  const usage = { wallNs, cpuNs, memoryPeakBytes, throttledCount, pidsDeniedCount, oomKillCount: oomKills }
   return { ...endingOf(evidence, limits), usage, logs, logsTruncated }
 }
 

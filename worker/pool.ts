@@ -287,7 +287,7 @@ function nanoseconds(ms: number): number {
 }
 
 function cancelledBeforeStart(askedAt: number): Invocation {
-  const usage = { wallNs: 0, cpuNs: 0, memoryPeakBytes: 0, throttledCount: 0, pidsDeniedCount: 0 }
+  const usage = { wallNs: 0, cpuNs: 0, memoryPeakBytes: 0, throttledCount: 0, pidsDeniedCount: 0, oomKillCount: 0 }
   return {
     outcome: { status: 'cancelled', usage, logs: new Uint8Array(), logsTruncated: false },
     start: 'cold',

@@ -24,6 +24,7 @@ privileged('pool', () => {
       expect(killed.outcome).toMatchObject({ status: 'signaled', signal: 'SIGKILL' })
       expect(sigsys.outcome).toMatchObject({ status: 'signaled', signal: 'SIGSYS' })
       expect(memory.outcome).toMatchObject({ status: 'out_of_memory', limitBytes: 32 * MIB })
+      expect(memory.outcome.usage.oomKillCount).toBeGreaterThan(0)
       expect(denied.outcome).toMatchObject({ status: 'denied', syscall: 'ptrace' })
     })
 

@@ -74,7 +74,13 @@ async function writeJobs(context: Context, options: Options): Promise<string> {
   // The guest's userland has no compiler.
   compileGuest(path.join(folder, 'files/limits'))
   const command = options.command.length === 0 ? SUITE : options.command.map(quote).join(' ')
-  const script = `export MAYFLY_TEST_SLOWNESS=${SLOWNESS[options.accelerator]} SANDBOX_MUST_WORK=1 MAYFLY_TEST_GUEST=/job/files/limits\n${command}\n`
+  const environment = [
+    `MAYFLY_TEST_SLOWNESS=${SLOWNESS[options.accelerator]}`,
+    'MAYFLY_TEST_GUEST=/job/files/limits',
+    // To the guest its console is a terminal, whatever reads it here.
+    ...(process.stdout.isTTY ? [] : ['NO_COLOR=1']),
+  ]
+  const script = `export ${environment.join(' ')}\n${command}\n`
   for (const [index, user] of options.users.entries()) await writeFile(path.join(folder, `${index}-${user}.sh`), script)
   return folder
 }
@@ -92,7 +98,7 @@ async function summarize(results: string, options: Options): Promise<boolean> {
     console.log(
       isCommand
         ? `vm: ${user}: exit status ${exit}`
-        : `vm ${user}: ${count('pass')} passed, ${failed} failed, ${count('skipped')} skipped`,
+        : `${user}: ${count('pass')} passed, ${failed} failed, ${count('skipped')} skipped`,
     )
     passed &&= exit === 0 && (isCommand || count('pass') > 0)
   }

@@ -1,7 +1,7 @@
 // Start-up, leases, every limit and every outcome, on whatever host this runs: test/vm/run.ts runs it on a stock kernel
 // with cgroup v2, as root and as an ordinary user. For node's own runner: vitest takes ten times longer to start there.
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
 import type { Outcome, OutcomeStatus } from '../../contract/outcome.ts'
 import { openWorld, processes, until, type World } from './_world.ts'
@@ -10,6 +10,9 @@ const MIB = 1024 * 1024
 const SIX_MIB = 6 * MIB
 /** Longer than any test runs: what such a call does is ended by us. */
 const FOREVER = 'sleep 900000'
+
+/** On others the controllers have other files, and test/integration looks at them. */
+const IS_V2_ONLY = existsSync('/sys/fs/cgroup/cgroup.controllers')
 
 let world: World
 before(async () => {
@@ -26,7 +29,20 @@ function expectStatus<S extends OutcomeStatus>(outcome: Outcome, status: S): Ext
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()
 const answerOf = (outcome: Outcome) => text(expectStatus(outcome, 'ok').output).trimEnd()
 
+/** The group of a ready sandbox of the one function there is. */
+function groupOfReady(): string {
+  const ready = world.pool.sandboxes().find(({ state }) => state === 'ready')
+  assert.ok(ready !== undefined)
+  const path = /^0::(.*)$/m.exec(readFileSync(`/proc/${ready.hostPid}/cgroup`, 'utf8'))?.[1]
+  return `/sys/fs/cgroup${path}`
+}
+
 describe('start-up', () => {
+  it('takes the cgroup version of this host', () => {
+    const expected = IS_V2_ONLY ? ['v2'] : ['v1', 'hybrid']
+    assert.ok(expected.includes(world.pool.host.cgroupMode), world.pool.host.cgroupMode)
+  })
+
   it('leaves nobody of the house with an id of the host’s root', async () => {
     await world.withFunction({}, async () => {
       const house = processes().filter(({ name }) => /^(?:mayfly-sandboxd|mayfly-init|limits)/.test(name))
@@ -112,6 +128,21 @@ describe('lease', () => {
 })
 
 describe('limit', () => {
+  if (IS_V2_ONLY) {
+    it('stands in the group of a sandbox before any call', async () => {
+      const limits = { cpu: 0.5, cpuWeight: 250, memoryBytes: 32 * MIB, pids: 20 }
+      await world.withFunction({ limits }, async () => {
+        const group = groupOfReady()
+        const values = ['cpu.max', 'cpu.weight', 'memory.max', 'memory.swap.max', 'memory.oom.group', 'pids.max'].map(
+          (file) => readFileSync(`${group}/${file}`, 'utf8').trim(),
+        )
+        const [quota, period] = values[0]?.split(' ').map(Number) ?? []
+        assert.equal(Number(quota) / Number(period), 0.5)
+        assert.deepEqual(values.slice(1), ['250', `${32 * MIB}`, '0', '1', '20'])
+      })
+    })
+  }
+
   it('cpu throttles', async () => {
     await world.withFunction({ limits: { cpu: 0.1, wallMs: 1500 } }, async (call) => {
       const { usage } = expectStatus((await call('spin')).outcome, 'timed_out')

@@ -19,7 +19,7 @@ export const IMAGE: Image = {
   config: { entrypoint: ['/echo'], cmd: [], env: {}, workingDir: '/', user: '', labels: {} },
 }
 export const MANIFEST = { name: 'echo', image: 'echo', contract: 'link' }
-export const USAGE = { wallNs: 1, cpuNs: 2, memoryPeakBytes: 3, throttledCount: 4, pidsDeniedCount: 5 }
+export const USAGE = { wallNs: 1, cpuNs: 2, memoryPeakBytes: 3, throttledCount: 4, pidsDeniedCount: 5, oomKillCount: 6 }
 
 /** Answers what was sent, unless told how the invocation ends. */
 export class EchoPool {

@@ -83,7 +83,8 @@ describe('invoking', () => {
       'x-mayfly-outcome': 'ok',
       'x-mayfly-sandbox': 'i-1-1',
       'x-mayfly-start': 'pooled',
-      'x-mayfly-usage': 'wall-ns=1, cpu-ns=2, memory-peak-bytes=3, throttled-count=4, pids-denied-count=5',
+      'x-mayfly-usage':
+        'wall-ns=1, cpu-ns=2, memory-peak-bytes=3, throttled-count=4, pids-denied-count=5, oom-kill-count=6',
     })
   })
 
