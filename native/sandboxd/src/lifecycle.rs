@@ -11,6 +11,7 @@ use mayfly_core::protocol::{Contract, Event, Failure, FromInit, Streams, ToInit}
 use mayfly_core::sandbox::{FIRST_SLOT_ID, IMAGE_OWNER_ID, Plan, build_and_serve};
 use mayfly_core::stage::{At, SetupError, Stage};
 use mayfly_core::sys;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -253,14 +254,18 @@ impl Daemon {
     pub fn hear_listener(&mut self, slot: u32) {
         let state = &mut self.slots[slot as usize];
         let Some(listener) = state.sandbox().and_then(|sandbox| sandbox.listener.as_ref()) else { return };
-        let Ok(call) = sys::seccomp::notif_recv(listener.as_fd()) else {
-            // ENOENT: the caller died, or a signal interrupted its call, which comes again. Only when nobody is left
-            // under the filter does the listener hang up, and would wake us for ever.
-            if is_hung_up(listener) {
+        let ready = readiness(listener);
+        if !ready.contains(PollFlags::IN) {
+            // Nobody is left under the filter, and that would wake us for ever.
+            if ready.contains(PollFlags::HUP) {
                 let _ = self.watch.remove(listener);
             }
             return;
-        };
+        }
+        // Asked without a pending call it would block, and everything with it: below Linux 6.10 or so even on a hang-up.
+        // A call that was pending counts, though its process be dead by now: then this is ENOENT. A call that a signal
+        // interrupted comes again.
+        let Ok(call) = sys::seccomp::notif_recv(listener.as_fd()) else { return };
         let number = u64::from(call.nr);
         match state {
             Slot::Serving { sandbox } => {
@@ -404,11 +409,13 @@ fn end_leftovers(leaf: &Leaf) {
     }
 }
 
-fn is_hung_up(fd: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
+fn readiness(fd: &OwnedFd) -> PollFlags {
     let mut entry = [PollFd::new(fd, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut entry, Some(&now)).is_ok() && entry[0].revents().contains(PollFlags::HUP)
+    match poll(&mut entry, Some(&now)) {
+        Ok(_) => entry[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// The sandbox's root is the image owner, its function the slot's own id; nothing else exists there.
