@@ -163,6 +163,22 @@ privileged('pool', () => {
       await until(() => open() === closed)
     })
 
+    it('refuses a host without limits, unless told to serve all the same', async () => {
+      const refused = openHouse({ cgroup: 'none' })
+      await expect(refused).rejects.toMatchObject({
+        code: 'HOST_UNFIT',
+        message: expect.stringMatching('--allow-degraded'),
+      })
+      const house = await openHouse({ cgroup: 'none', allowDegraded: true })
+      try {
+        expect(house.pool.host.cgroupMode).toBe('none')
+        expect((await house.invoke('echo', { body: 'x' })).outcome.status).toBe('ok')
+        expect((await house.invoke('sleep 60000', { limits: { wallMs: 50 } })).outcome.status).toBe('timed_out')
+      } finally {
+        await house.close()
+      }
+    })
+
     it('finishes what runs when it drains, takes nothing new, and cancels what is late', async () => {
       const house = await openHouse()
       try {
