@@ -33,11 +33,12 @@ const VM = { ...EXAMPLES, 'qemu-system-x86': 'qemu-system-x86_64', 'squashfs-too
 const STEPS = [
   { name: 'packages', isDone: packagesAreFresh, run: installPackages },
   { name: 'Node', isDone: nodeIsThere, run: refuseWithoutNode },
-  { name: 'native parts', isDone: nativeIsFresh, run: buildNative },
-  ...(wants.has('--check') ? [{ name: 'Rust lints', isDone: lintsAreThere, run: installLints }] : []),
+  // Before the native parts, which need a linker.
   ...(wants.has('--check')
     ? []
     : [{ name: 'system programs', isDone: () => absent().length === 0, run: installPrograms }]),
+  { name: 'native parts', isDone: nativeIsFresh, run: buildNative },
+  ...(wants.has('--check') ? [{ name: 'Rust lints', isDone: lintsAreThere, run: installLints }] : []),
 ]
 
 /** What cannot be mended here; its message says who can, and how. */
@@ -200,7 +201,8 @@ function absent() {
 }
 
 async function installPrograms(onLine) {
-  const names = absent()
+  // Debian's gcc only recommends the headers without which it links nothing.
+  const names = absent().flatMap((name) => (name === 'gcc' ? [name, 'libc6-dev'] : [name]))
   const install = ['apt-get', 'install', '--yes', '--no-install-recommends', ...names]
   if (process.geteuid() !== 0 || !works('apt-get', ['--version'])) {
     say(`- ${names.join(', ')}: not there; some examples and tests need them (${install.join(' ')})`)
