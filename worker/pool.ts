@@ -59,19 +59,6 @@ export async function openPool(options: PoolOptions = {}): Promise<Pool> {
   return pool
 }
 
-/** What one running call needs to be answered. */
-interface Running {
-  readonly entry: FunctionPool
-  readonly limits: Limits
-  readonly start: Start
-  readonly askedAt: number
-  readonly acquiredAt: number
-  readonly sentAt: number
-  readonly resolve: (invocation: Invocation) => void
-  readonly reject: (error: unknown) => void
-  readonly forget: (() => void) | undefined
-}
-
 class WorkerPool implements Pool {
   readonly #byName = new Map<string, FunctionPool>()
   readonly #running = new Map<number, Running>()
@@ -270,6 +257,14 @@ class WorkerPool implements Pool {
     this.#slots?.lost(error)
     this.#onIdle?.()
   }
+}
+
+/** What one running call needs to be answered. */
+type Running = Pick<Request, 'entry' | 'limits' | 'askedAt' | 'resolve' | 'reject'> & {
+  readonly start: Start
+  readonly acquiredAt: number
+  readonly sentAt: number
+  readonly forget: (() => void) | undefined
 }
 
 interface Request {

@@ -166,7 +166,6 @@ impl Core {
         let spec = Spec {
             contract,
             start,
-            is_reusable: definition.is_reusable,
             argv: bytes(&definition.argv),
             env: bytes(&definition.env),
             cwd: definition.cwd.into_bytes(),

@@ -184,7 +184,6 @@ pub enum Start {
 pub struct Spec {
     pub contract: Contract,
     pub start: Start,
-    pub is_reusable: bool,
     pub argv: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
     pub cwd: Vec<u8>,
