@@ -8,8 +8,9 @@ use mayfly_core::ablate::Ablation;
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
 use mayfly_core::cgroup::{CallLimits, Cgroups, NodeLimits};
 use mayfly_core::packet;
-use mayfly_core::protocol::{Event, Request, VERSION};
+use mayfly_core::protocol::{Event, Failure, Request, VERSION};
 use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
+use mayfly_core::stage::Stage;
 use mayfly_core::sys;
 use mayfly_core::watch::{EventFlags, Token, Watch};
 use rustix::net::RecvFlags;
@@ -126,8 +127,8 @@ impl Daemon {
                     return Ok(());
                 }
             }
-            self.look_at_parking()?;
-            self.bury_the_rest()?;
+            self.look_at_parking();
+            self.bury_the_rest();
         }
     }
 
@@ -141,15 +142,21 @@ impl Daemon {
             Some(Source::Timer) => self.check_deadlines()?,
             Some(Source::Unpacker) => self.unpacked(slot)?,
             Some(source) if is_current => {
-                if let Err(error) = self.handle_slot(source, slot) {
-                    // What fails for one sandbox, perhaps by its own doing, is that sandbox's end and not ours.
-                    crate::complain(&format!("slot {slot}: {error}"));
-                    self.slots[slot as usize].kill(Ending::Gone { verdict: Some(Verdict::Lost), detail: 0 });
-                }
+                let handled = self.handle_slot(source, slot);
+                self.contain(slot, handled);
             }
             _ => {}
         }
         Ok(true)
+    }
+
+    /// What fails for one sandbox, perhaps by its own doing, is that sandbox's end and not ours.
+    pub fn contain(&mut self, slot: u32, result: io::Result<()>) {
+        if let Err(error) = result {
+            crate::complain(&format!("slot {slot}: {error}"));
+            let early = Failure::Stage { stage: Stage::Park, errno: error.raw_os_error().unwrap_or(libc::EIO) };
+            self.end_sandbox(slot, Verdict::Lost, 0, early);
+        }
     }
 
     fn handle_slot(&mut self, source: Source, slot: u32) -> io::Result<()> {
@@ -228,18 +235,30 @@ impl Daemon {
             }
         })?;
         for (slot, generation, verdict) in due {
-            self.end_call(slot, generation, verdict, 0);
+            self.end_call(slot, generation, verdict);
         }
         Ok(())
     }
 
     /// Ends the running call of this generation for that reason, unless its answer came first.
-    pub fn end_call(&mut self, slot: u32, generation: u32, verdict: Verdict, detail: u64) -> bool {
-        let is_first = self.board.judge(slot, generation, verdict, detail);
-        if is_first {
-            self.slots[slot as usize].kill(Ending::Gone { verdict: Some(verdict), detail });
+    fn end_call(&mut self, slot: u32, generation: u32, verdict: Verdict) {
+        if self.board.judge(slot, generation, verdict, 0) {
+            self.slots[slot as usize].kill(Ending::Gone { verdict: Some(verdict), detail: 0 });
         }
-        is_first
+    }
+
+    /// Ends a sandbox that is not to be trusted any more, and the call it serves, if any. Before it was ready there is
+    /// no call and nothing to be gone: its build failed, as `early` says.
+    pub fn end_sandbox(&mut self, slot: u32, verdict: Verdict, detail: u64, early: Failure) {
+        let state = &mut self.slots[slot as usize];
+        let end = match state {
+            Slot::Serving { sandbox } => {
+                self.board.judge(slot, sandbox.generation, verdict, detail);
+                Ending::Gone { verdict: Some(verdict), detail }
+            }
+            _ => Ending::Failed(early),
+        };
+        state.kill(end);
     }
 
     pub fn tell(&mut self, event: Event) -> io::Result<()> {

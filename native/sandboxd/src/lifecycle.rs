@@ -187,15 +187,17 @@ impl Daemon {
         }
     }
 
-    pub fn look_at_parking(&mut self) -> io::Result<()> {
+    pub fn look_at_parking(&mut self) {
         let now = now_ns();
         for slot in self.parking.clone() {
             match &self.slots[slot as usize] {
                 Slot::Parking { rest, .. } if rest.next_look_ns > now => {}
-                _ => self.look_at(slot)?,
+                _ => {
+                    let looked = self.look_at(slot);
+                    self.contain(slot, looked);
+                }
             }
         }
-        Ok(())
     }
 
     fn look_at(&mut self, slot: u32) -> io::Result<()> {
@@ -267,17 +269,7 @@ impl Daemon {
         // interrupted comes again.
         let Ok(call) = sys::seccomp::notif_recv(listener.as_fd()) else { return };
         let number = u64::from(call.nr);
-        match state {
-            Slot::Serving { sandbox } => {
-                let generation = sandbox.generation;
-                if !self.end_call(slot, generation, Verdict::Denied, number) {
-                    // Between calls there is no call to end, but there is a sandbox not to trust.
-                    let end = Ending::Gone { verdict: Some(Verdict::Denied), detail: number };
-                    self.slots[slot as usize].kill(end);
-                }
-            }
-            _ => state.kill(Ending::Failed(Failure::DeniedEarly { syscall: number })),
-        }
+        self.end_sandbox(slot, Verdict::Denied, number, Failure::DeniedEarly { syscall: number });
     }
 
     /// v1: the kernel killed a process of the group; the whole sandbox is to die.
@@ -287,19 +279,10 @@ impl Daemon {
         if let Some(events) = sandbox.leaf.oom_events() {
             let _ = rustix::io::read(events, &mut [0u8; 8]);
         }
-        let generation = sandbox.generation;
         if sandbox.leaf.incidents().is_ok_and(|incidents| incidents.oom_kills == 0) {
             return;
         }
-        match state {
-            Slot::Serving { .. } => {
-                if !self.end_call(slot, generation, Verdict::OutOfMemory, 0) {
-                    let end = Ending::Gone { verdict: Some(Verdict::OutOfMemory), detail: 0 };
-                    self.slots[slot as usize].kill(end);
-                }
-            }
-            _ => state.kill(Ending::Failed(Failure::OutOfMemoryEarly)),
-        }
+        self.end_sandbox(slot, Verdict::OutOfMemory, 0, Failure::OutOfMemoryEarly);
     }
 
     /// init is dead, and with it every process of its namespace.
@@ -314,8 +297,7 @@ impl Daemon {
             let _ = self.watch.remove(&sandbox.pidfd);
         }
         if !matches!(state, Slot::Dying { .. }) {
-            let end = self.unexpected_end(slot);
-            self.slots[slot as usize].kill(end);
+            self.end_unexpectedly(slot);
         }
         if let Slot::Dying { is_reaped, .. } = &mut self.slots[slot as usize] {
             *is_reaped = true;
@@ -323,19 +305,15 @@ impl Daemon {
         self.bury(slot)
     }
 
-    /// Why a sandbox died that nobody here killed.
-    fn unexpected_end(&self, slot: u32) -> Ending {
-        let state = &self.slots[slot as usize];
-        let sandbox = state.sandbox();
+    /// A sandbox died that nobody here killed: by the kernel, for memory, or by something that should not be.
+    fn end_unexpectedly(&mut self, slot: u32) {
+        let sandbox = self.slots[slot as usize].sandbox();
         let is_oom = sandbox.and_then(|sandbox| sandbox.leaf.incidents().ok()).is_some_and(|seen| seen.oom_kills > 0);
-        match state {
-            Slot::Serving { sandbox } => {
-                let verdict = if is_oom { Verdict::OutOfMemory } else { Verdict::Lost };
-                self.board.judge(slot, sandbox.generation, verdict, 0);
-                Ending::Gone { verdict: Some(verdict), detail: 0 }
-            }
-            _ if is_oom => Ending::Failed(Failure::OutOfMemoryEarly),
-            _ => Ending::Failed(Failure::Stage { stage: Stage::Park, errno: libc::ECHILD }),
+        if is_oom {
+            self.end_sandbox(slot, Verdict::OutOfMemory, 0, Failure::OutOfMemoryEarly);
+        } else {
+            let early = Failure::Stage { stage: Stage::Park, errno: libc::ECHILD };
+            self.end_sandbox(slot, Verdict::Lost, 0, early);
         }
     }
 
@@ -363,16 +341,16 @@ impl Daemon {
         })
     }
 
-    pub fn bury_the_rest(&mut self) -> io::Result<()> {
+    pub fn bury_the_rest(&mut self) {
         let before = self.unburied.clone();
         for slot in &before {
-            self.reap_init(*slot)?;
+            let reaped = self.reap_init(*slot);
+            self.contain(*slot, reaped);
         }
         let is_stuck = !before.is_empty() && self.unburied.len() >= before.len();
         let patience = if is_stuck { self.remove_again_ns * 2 } else { REMOVE_AGAIN_NS };
         self.remove_again_ns = patience.min(REMOVE_AGAIN_MAX_NS);
         self.give_up_stuck_builds();
-        Ok(())
     }
 
     fn give_up_stuck_builds(&mut self) {
