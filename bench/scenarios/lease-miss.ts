@@ -7,7 +7,7 @@ import { bwrap } from '../peers/bwrap.ts'
 import { openPeers, type RunningPeer } from '../peers/peer.ts'
 import { plain } from '../peers/plain.ts'
 import { unshare } from '../peers/unshare.ts'
-import { type Context, type Ratio, type Row, ratio, type Section } from '../scenario.ts'
+import { atMost, type Context, type Ratio, type Row, type Section } from '../scenario.ts'
 
 const FULL = { rounds: 300, warmUpRounds: 20 }
 const QUICK = { rounds: 5, warmUpRounds: 1 }
@@ -95,18 +95,20 @@ async function allGone(pool: Pool): Promise<void> {
 }
 
 function describe(contenders: readonly Contender[], notes: readonly string[]): Section {
-  const rows = contenders.map(({ once: _, latency, ...row }) => ({ ...row, latency: latency.summary }))
+  const rows = contenders.map(({ once: _, ...row }) => row)
   const [own] = rows
   const over = (name: string, bound?: number): Ratio => {
     const other = rows.find((row) => row.name === name)
-    const value = own && other && own.latency.p50Us / other.latency.p50Us
-    return ratio(`cold miss over ${name}, p50`, value, bound)
+    const value = own && other && own.latency.summary.p50Us / other.latency.summary.p50Us
+    return atMost(`cold miss over ${name}, p50`, value, bound)
   }
   return {
+    id: 'lease.miss',
     title: 'A call that finds none: built, started and answered, 256 bytes',
     method:
       'from asking until the answer is in JavaScript, one at a time, in turns, each when the one before is gone; ' +
       'peers are started by a small spawner (posix_spawn, no fork of Node) and answer over a socket straight to Node',
+    chart: 'latency',
     rows,
     ratios: [over(bwrap.name, OVER_BWRAP_MAX), over(unshare.name)],
     notes,

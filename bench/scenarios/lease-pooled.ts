@@ -5,7 +5,7 @@ import type { FunctionSpec } from '../../contract/function.ts'
 import type { Pool } from '../../worker/pool.ts'
 import { closePools, createPayloads } from '../bed.ts'
 import { Latency, until } from '../measure.ts'
-import { type Context, type Row, ratio, type Section } from '../scenario.ts'
+import { atMost, type Context, type Row, type Section } from '../scenario.ts'
 
 /** Layers without which a child is a plain one; those not named mean nothing where there is no mount namespace. */
 const LAYERS = [
@@ -123,19 +123,21 @@ function describe(contenders: readonly Contender[], sizes: typeof FULL): Section
     name,
     ...(isolated && { isolated }),
     ...(fresh && { fresh }),
-    latency: latency.summary,
+    latency,
   }))
-  const [ours, floor] = rows.map(({ latency }) => latency)
+  const [ours, floor] = rows.map(({ latency }) => latency.summary)
   const over = (key: 'p50Us' | 'p99Us') => (ours && floor ? ours[key] / floor[key] : undefined)
   return {
+    id: 'lease.link',
     title: 'A call that finds a ready sandbox: link echo, 256 bytes, a sandbox of its own each time',
     method:
       `pool.invoke until its promise resolves, one call at a time, back to back; ${sizes.rounds} rounds of ` +
       `${sizes.burst} calls a side in turns (the first ${LEAD} of each not counted), ${sizes.ready} kept ready`,
+    chart: 'latency',
     rows,
     ratios: [
-      ratio('pooled fresh call over a never-used plain child, p50', over('p50Us'), P50_MAX),
-      ratio('pooled fresh call over a never-used plain child, p99', over('p99Us')),
+      atMost('pooled fresh call over a never-used plain child, p50', over('p50Us'), P50_MAX),
+      atMost('pooled fresh call over a never-used plain child, p99', over('p99Us')),
     ],
     notes: [],
   }

@@ -35,11 +35,13 @@ export async function stages(context: Context): Promise<Section> {
   } finally {
     await house.close()
   }
-  const rows = [...latencies].map(([name, latency]) => ({ name, latency: latency.summary }))
+  const rows = [...latencies].map(([name, latency]) => ({ name, latency }))
   return {
+    id: 'lease.stages',
     title: 'Where the time of a build goes',
     method: `${total} sandboxes one after the other, the dearest stage first; one that takes no time is left out`,
-    rows: rows.toSorted((a, b) => b.latency.p50Us - a.latency.p50Us),
+    chart: 'stages',
+    rows: rows.toSorted((a, b) => b.latency.summary.p50Us - a.latency.summary.p50Us),
     ratios: [],
     notes: [],
   }
