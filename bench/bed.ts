@@ -14,8 +14,11 @@ import { openPool, type Pool, type PoolOptions } from '../worker/pool.ts'
 const run = promisify(execFile)
 
 export const PAYLOAD_BYTES = 256
-/** Above the ranges of the server and of the tests, so that a bench beside them cannot reach their processes. */
-const UID_BASE = 0x7200_0000
+/**
+ * Above the ranges of the server and of the tests, so that a bench beside them cannot reach their processes. A second
+ * bench on the machine, with a MAYFLY_HOME of its own, must be given a range of its own too.
+ */
+const UID_BASE = Number(process.env.MAYFLY_BENCH_UID_BASE || 0x7200_0000)
 const UID_COUNT = 65_536
 /** `echo` answers any number of calls, `guest` is what the benchmarks need besides, `spawner` starts peers. */
 const PROGRAMS = {
