@@ -20,25 +20,32 @@ export const PAYLOAD_BYTES = 256
  */
 const UID_BASE = Number(process.env.MAYFLY_BENCH_UID_BASE || 0x7200_0000)
 const UID_COUNT = 65_536
-/** `echo` answers any number of calls, `guest` is what the benchmarks need besides, `spawner` starts peers. */
-const PROGRAMS = {
+/** `echo` answers any number of calls, `guest` and `stdio` one. */
+const FUNCTIONS = {
   echo: 'examples/echo/echo.c',
   guest: 'bench/guests/guest.c',
-  spawner: 'bench/guests/spawner.c',
+  stdio: 'bench/guests/stdio.c',
 }
+/** Those that start what is no function of ours. */
+const STARTERS = {
+  spawner: 'bench/guests/spawner.c',
+  starter: 'bench/guests/starter.c',
+}
+export type Program = keyof typeof FUNCTIONS
 
 export interface Bed {
   /** A folder that holds the programs and is a root for peers; the image has the same files. */
   readonly root: string
   readonly checked: { answers: number; readonly sandboxes: Set<string> }
   /** Where the program is for a function that has no root of its own. */
-  pathWithoutRoot(program: 'echo' | 'guest'): string
+  pathWithoutRoot(program: Program): string
   /** Each number is a folder and a range of ids of its own, so that two pools can be open. */
   openPool(number: number, options: Omit<PoolOptions, 'home' | 'uidBase'>): Promise<Pool>
   place(number: number): { readonly home: string; readonly uidBase: number }
-  spec(manifest: Omit<Manifest, 'image' | 'contract'>): FunctionSpec
+  /** The contract is `link` where none is named. */
+  spec(manifest: Omit<Manifest, 'image' | 'contract'> & Partial<Pick<Manifest, 'contract'>>): FunctionSpec
   deploy(pool: Pool, spec: FunctionSpec): Promise<void>
-  /** Throws unless it is the payload that came back, from a sandbox of its own. */
+  /** Throws unless it is the payload that came back, from a sandbox of its own: never seen before, or `reused`. */
   check(invocation: Invocation, payload: Uint8Array, start: Start): void
   checkBytes(name: string, answer: Uint8Array, payload: Uint8Array): void
 }
@@ -67,7 +74,7 @@ export async function openBed(): Promise<Bed> {
     checkBytes,
     pathWithoutRoot: (program) => `/layers/${digest}/${program}`,
     openPool: (number, options) => openPool({ ...options, ...place(number) }),
-    spec: (manifest) => resolveFunction(parseManifest({ ...manifest, image: image.digest, contract: 'link' }), image),
+    spec: (manifest) => resolveFunction(parseManifest({ contract: 'link', ...manifest, image: image.digest }), image),
     async deploy(pool, spec) {
       for (const layer of spec.layers) await pool.unpackLayer(layer, store.blobPath(layer))
       await pool.deploy(spec)
@@ -75,7 +82,9 @@ export async function openBed(): Promise<Bed> {
     check({ outcome, sandbox, start }, payload, expected) {
       if (outcome.status !== 'ok') throw new Error(`a call ended as ${JSON.stringify({ ...outcome, logs: undefined })}`)
       if (start !== expected) throw new Error(`a call that should start ${expected} started ${start}`)
-      if (checked.sandboxes.has(sandbox)) throw new Error(`sandbox ${sandbox} answered a second call`)
+      if (start === 'reused') {
+        if (!checked.sandboxes.has(sandbox)) throw new Error(`sandbox ${sandbox} is reused and was never used`)
+      } else if (checked.sandboxes.has(sandbox)) throw new Error(`sandbox ${sandbox} answered a second call`)
       checked.sandboxes.add(sandbox)
       checkBytes('a function', outcome.output, payload)
     },
@@ -116,7 +125,7 @@ export async function closePools(...pools: readonly Pool[]): Promise<void> {
 async function compilePrograms(root: string): Promise<void> {
   // Mount points for peers that bind this folder read-only.
   for (const name of ['proc', 'dev']) await mkdir(join(root, name), { recursive: true, mode: 0o755 })
-  for (const [name, source] of Object.entries(PROGRAMS)) {
+  for (const [name, source] of Object.entries({ ...FUNCTIONS, ...STARTERS })) {
     const options = ['-std=c17', '-O2', '-static', '-o', join(root, name)]
     await run('gcc', [...options, join(import.meta.dirname, '..', source)]).catch(
       (cause: { code?: unknown; stderr?: string }) => {
@@ -131,7 +140,8 @@ async function compilePrograms(root: string): Promise<void> {
 async function buildImageOf(root: string, store: Store): Promise<Image> {
   const context = `${root}-context`
   await mkdir(context, { recursive: true })
-  for (const name of ['echo', 'guest']) await cp(join(root, name), join(context, name))
-  await writeFile(join(context, 'Dockerfile'), 'FROM scratch\nCOPY echo guest /\nENTRYPOINT ["/echo"]\n')
+  const names = Object.keys(FUNCTIONS)
+  for (const name of names) await cp(join(root, name), join(context, name))
+  await writeFile(join(context, 'Dockerfile'), `FROM scratch\nCOPY ${names.join(' ')} /\nENTRYPOINT ["/echo"]\n`)
   return await buildImage({ context, store })
 }
