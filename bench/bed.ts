@@ -34,6 +34,8 @@ const STARTERS = {
 export type Program = keyof typeof FUNCTIONS
 
 export interface Bed {
+  /** Beside the server's, and kept for the next run. */
+  readonly folder: string
   /** A folder that holds the programs and is a root for peers; the image has the same files. */
   readonly root: string
   readonly checked: { answers: number; readonly sandboxes: Set<string> }
@@ -68,6 +70,7 @@ export async function openBed(): Promise<Bed> {
     checked.answers += 1
   }
   return {
+    folder,
     root,
     checked,
     place,

@@ -133,6 +133,15 @@ export function memAvailableKiB(): number {
   return Number(match[1])
 }
 
+/** Nothing where the host does not say. */
+export function tolerant<T>(read: () => T): T | null {
+  try {
+    return read()
+  } catch {
+    return null
+  }
+}
+
 /** Waits for a condition that the host brings about in its own time; the deadline is for a broken one only. */
 export async function until(what: () => string, condition: () => boolean, deadlineMs = 60_000): Promise<void> {
   const end = performance.now() + deadlineMs

@@ -1,94 +1,90 @@
-// What a run looks like on a terminal, and as JSON.
-import { styleText } from 'node:util'
-import type { Host } from './host.ts'
-import type { Ratio, Row, Section } from './scenario.ts'
+// What a run looks like on a terminal.
+import { formatBound, formatElapsed, formatFigure, formatRatio, percentilesOf } from './format.ts'
+import { factsOf } from './host.ts'
+import type { Host, RatioResult, Result, RowResult, SectionResult } from './result.ts'
+import { type Column, line, renderParagraph, renderTable, styled } from './table.ts'
 
-export interface Report {
-  readonly version: 1
-  readonly startedAt: string
-  readonly isQuick: boolean
-  readonly host: Host
-  readonly scenarios: readonly { readonly name: string; readonly sections: readonly Section[] }[]
-  /** Of all scenarios. */
-  readonly ratios: readonly Ratio[]
-  /** Each answer was compared with its payload, and each sandbox's id with all before it. */
-  readonly answersChecked: number
-  readonly sandboxesSeen: number
-}
-
-type Style = Parameters<typeof styleText>[0]
+/** Of the longest stage, in characters. */
+const BAR_WIDTH = 24
 
 export function renderHost(host: Host): string {
-  const gib = (host.memoryBytes / 2 ** 30).toFixed(0)
-  const facts = [
-    `Linux ${host.kernel}`,
-    `${host.cpus} × ${host.cpuModel}${host.isVirtual ? ' (virtual)' : ''}`,
-    `${gib} GiB`,
-    `cgroups ${host.cgroups}`,
-    `governor ${host.governor ?? 'unknown'}`,
-    `Node ${host.node}`,
-    `load ${host.load.toFixed(2)}`,
-  ]
-  return [facts.join(', '), ...host.warnings.map((text) => styled('yellow', `! ${text}`))].map(line).join('')
+  return renderParagraph(factsOf(host).join(', ')) + renderWarnings(host.warnings)
 }
 
-export function renderSection({ title, method, rows, notes }: Section): string {
-  const hasMore = rows.some(({ isolated }) => isolated !== undefined)
-  const heading = ['', 'p50', 'p90', 'p99', 'n', ...(hasMore ? ['isolated', 'fresh per call'] : [])]
-  const body = rows.map((row) => [...cellsOf(row), ...(hasMore ? [row.isolated ?? '', row.fresh ?? ''] : [])])
+export function renderWarnings(warnings: readonly string[]): string {
+  return warnings.map((text) => styled('yellow', renderParagraph(text, '! '))).join('')
+}
+
+export function renderSection(section: SectionResult): string {
+  const { title, method, notes } = section
   return [
     '\n',
-    line(styled('bold', title)),
-    line(styled('dim', method)),
-    table(heading, body, [1, 2, 3, 4]),
-    ...notes.map((note) => line(`- ${note}`)),
+    styled('bold', renderParagraph(title)),
+    styled('dim', renderParagraph(method)),
+    renderRows(section),
+    ...notes.map((note) => renderParagraph(note, '- ')),
   ].join('')
 }
 
-export function renderRatios(ratios: readonly Ratio[], isQuick: boolean): string {
-  const rows = ratios.map(({ name, value, bound, met }) => [
-    name,
-    value?.toFixed(2) ?? 'unknown',
-    bound === null ? '' : `≤ ${bound}`,
-    isQuick || met === null ? '' : met ? '✓' : '✗',
-  ])
+export function renderRatios(ratios: readonly RatioResult[], isQuick: boolean): string {
+  if (ratios.length === 0) return ''
+  const columns = [{ heading: 'claim' }, { heading: 'is', isNumber: true }, { heading: 'bound', isNumber: true }]
+  const rows = ratios.map((ratio) => [ratio.name, formatRatio(ratio), formatBound(ratio), markOf(ratio, isQuick)])
   const remark = isQuick
-    ? line(styled('dim', 'A quick run: that it works is shown, and no number means anything.'))
+    ? styled('dim', line('A quick run: that it works is shown, and no number means anything.'))
     : ''
-  return `\n${table(['', 'is', 'bound', 'met'], rows, [1, 2])}${remark}`
+  return `\n${renderTable([...columns, { heading: 'met' }], rows)}${remark}`
 }
 
-function cellsOf({ name, latency }: Row): string[] {
-  const { p50Us, p90Us, p99Us, count } = latency
-  return [name, duration(p50Us), duration(p90Us), duration(p99Us), `${count}`]
+export function renderEnd({ scenarios, answersChecked, sandboxesSeen, startedAt, endedAt }: Result): string {
+  const failures = scenarios.flatMap(({ name, failures }) =>
+    failures.map(({ run, message }) =>
+      styled('red', renderParagraph(`${name} failed in run ${run}: ${message}`, '✗ ')),
+    ),
+  )
+  const what = `${answersChecked} answers, all right, from ${sandboxesSeen} sandboxes of ours, none seen twice`
+  const elapsed = formatElapsed(Date.parse(endedAt) - Date.parse(startedAt))
+  return [...failures, line(`${what}; in ${elapsed}.`)].join('')
 }
 
-/** Three digits at least, in the unit a person would say. */
-function duration(us: number): string {
-  if (us < 100) return `${us.toFixed(1)} µs`
-  return us < 1000 ? `${us.toFixed(0)} µs` : `${(us / 1000).toFixed(us < 100_000 ? 2 : 0)} ms`
+/** Of a quick run nothing is claimed. */
+export function markOf({ met }: RatioResult, isQuick: boolean): string {
+  return isQuick || met === null ? '' : met ? '✓' : '✗'
 }
 
-function table(
-  heading: readonly string[],
-  rows: readonly (readonly string[])[],
-  toTheRight: readonly number[],
-): string {
-  const widths = heading.map((text, column) => Math.max(text.length, ...rows.map((row) => row[column]?.length ?? 0)))
-  const render = (row: readonly string[]) =>
-    row
-      .map((cell, column) =>
-        toTheRight.includes(column) ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
-      )
-      .join('  ')
-      .trimEnd()
-  return [styled('underline', render(heading)), ...rows.map(render)].map(line).join('')
+function renderRows({ rows, chart }: SectionResult): string {
+  const hasLatency = rows.some(({ latency }) => latency !== undefined)
+  const headings = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures ?? {})))]
+  const hasMore = rows.some(({ isolated, fresh }) => isolated !== undefined || fresh !== undefined)
+  const isStages = chart === 'stages' && hasLatency
+  const number = (heading: string): Column => ({ heading, isNumber: true })
+  const columns: Column[] = [
+    { heading: '' },
+    ...(hasLatency ? ['p50', 'p90', 'p99', 'p99.9', 'n'].map(number) : []),
+    ...headings.map(number),
+    ...(isStages ? [{ heading: 'p50' }] : []),
+    ...(hasMore ? [{ heading: 'isolated' }, { heading: 'fresh per call' }] : []),
+  ]
+  const longestUs = Math.max(...rows.map(({ latency }) => latency?.p50Us ?? 0))
+  const body = rows.map((row) => [
+    row.name,
+    ...(hasLatency ? latencyCells(row) : []),
+    ...headings.map((heading) => {
+      const figure = row.figures?.[heading]
+      return figure === undefined ? '' : formatFigure(figure)
+    }),
+    ...(isStages ? [bar((row.latency?.p50Us ?? 0) / longestUs)] : []),
+    ...(hasMore ? [row.isolated ?? '', row.fresh ?? ''] : []),
+  ])
+  return renderTable(columns, body)
 }
 
-function styled(format: Style, text: string): string {
-  return styleText(format, text, { stream: process.stdout })
+function latencyCells({ latency }: RowResult): string[] {
+  if (latency === undefined) return ['', '', '', '', '']
+  const { p50, p90, p99, p999 } = percentilesOf(latency)
+  return [p50, p90, p99, p999, latency.count.toLocaleString('en')]
 }
 
-function line(text: string): string {
-  return `${text}\n`
+function bar(part: number): string {
+  return Number.isFinite(part) ? '█'.repeat(Math.round(part * BAR_WIDTH)) : ''
 }
