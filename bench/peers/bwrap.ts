@@ -1,11 +1,14 @@
 // bubblewrap, as its users run it: every namespace it knows, a read-only root, /proc and a small /dev.
+import { installCommand } from './packages.ts'
 import type { Peer } from './peer.ts'
+
+const MOUNTS = ['--proc', '/proc', '--dev', '/dev']
 
 export const bwrap: Peer = {
   name: 'bwrap --unshare-all',
-  isolated: 'user mount pid net ipc uts cgroup namespaces',
+  isolated: 'user mount pid net ipc uts cgroup namespaces, a root of its own',
   fresh: 'process, namespaces, /dev',
   program: 'bwrap',
-  install: 'apt-get install bubblewrap, or node cli/setup.mjs --test',
-  args: (root) => ['--unshare-all', '--ro-bind', root, '/', '--proc', '/proc', '--dev', '/dev', '/guest', 'once'],
+  install: installCommand('bwrap'),
+  command: (program, { root }) => [program, '--unshare-all', '--ro-bind', root, '/', ...MOUNTS, '/guest', 'once'],
 }

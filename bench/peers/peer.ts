@@ -1,9 +1,10 @@
 // A program that people would use instead, started once per call by a small spawner and spoken to directly.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
 import type { Socket } from 'node:net'
-import { delimiter, join } from 'node:path'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Bed } from '../bed.ts'
+import { findProgram } from './place.ts'
 
 export interface Peer {
   readonly name: string
@@ -12,13 +13,22 @@ export interface Peer {
   /** The program, looked up in PATH, that must be there. */
   readonly program: string
   readonly install: string
-  /** Of the program, to run `guest once` in `root`. */
-  args(root: string): readonly string[]
+  /** It is slow, and one round of so many tells enough. */
+  readonly every?: number
+  /** Makes what it needs, and says what to execute for `guest once` to run in a sandbox of it. */
+  command(program: string, bed: Bed): readonly string[] | Promise<readonly string[]>
+}
+
+/** Whether it takes part in that round, counted from 0; everybody does in the last one. */
+export function isInRound({ every = 1 }: Peer, round: number, rounds: number): boolean {
+  return (rounds - 1 - round) % every === 0
 }
 
 /** What `link` puts before a payload: version 1, INVOKE, length. The answer has RESULT in its place. */
 const HEADER_BYTES = 16
 const INVOKE = 1
+/** How long an answer may be on its way when its process has ended. */
+const ANSWER_MS_MAX = 1000
 
 export class RunningPeer {
   readonly peer: Peer
@@ -30,11 +40,11 @@ export class RunningPeer {
   #onAnswer: ((answer: Buffer) => void) | undefined
   #onEnd: ((isGood: boolean) => void) | undefined
 
-  constructor(peer: Peer, program: string, bed: Bed) {
+  constructor(peer: Peer, command: readonly string[], bed: Bed) {
     this.peer = peer
     const stdio = ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'] as const
     // An empty environment: nobody's loader settings are in the number.
-    this.#spawner = spawn(join(bed.root, 'spawner'), [program, ...peer.args(bed.root)], { stdio: [...stdio], env: {} })
+    this.#spawner = spawn(join(bed.root, 'spawner'), command, { stdio: [...stdio], env: {} })
     this.#link = this.#spawner.stdio[3] as Socket
     this.#control = this.#spawner.stdio[4] as Socket
     this.#spawner.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -68,8 +78,10 @@ export class RunningPeer {
     this.#link.write(frame)
     this.#control.write(Buffer.alloc(1))
     const isGood = await ended
-    if (!isGood) throw new Error(`${this.peer.name} failed: ${this.#errors.trim() || 'it says nothing'}`)
-    await answered
+    if (!isGood) throw new Error(`it failed: ${this.#errors.trim() || 'it says nothing'}`)
+    // What it wrote may still be on its way; one that ended well without an answer is not waited for longer.
+    if (Number.isNaN(answeredAt)) await Promise.race([answered, delay(ANSWER_MS_MAX)])
+    if (Number.isNaN(answeredAt)) throw new Error('it ended without an answer')
     return { ms: answeredAt - askedAt, answer: this.#answer.subarray(HEADER_BYTES) }
   }
 
@@ -90,17 +102,25 @@ export async function openPeers(peers: readonly Peer[], bed: Bed, payload: Buffe
       notes.push(`${peer.name} is not installed: ${peer.install}`)
       continue
     }
-    const candidate = new RunningPeer(peer, program, bed)
     try {
-      const { answer } = await candidate.call(payload)
-      bed.checkBytes(peer.name, answer, payload)
-      running.push(candidate)
+      running.push(await openPeer(peer, { program, bed, payload }))
     } catch (error) {
-      candidate.close()
       notes.push(`${peer.name} is left out: ${(error as Error).message}`)
     }
   }
   return { running, notes }
+}
+
+async function openPeer(peer: Peer, { program, bed, payload }: { program: string; bed: Bed; payload: Buffer }) {
+  const candidate = new RunningPeer(peer, await peer.command(program, bed), bed)
+  try {
+    const { answer } = await candidate.call(payload)
+    bed.checkBytes(peer.name, answer, payload)
+    return candidate
+  } catch (error) {
+    candidate.close()
+    throw error
+  }
 }
 
 function headerOf(payload: Buffer): Buffer {
@@ -109,19 +129,4 @@ function headerOf(payload: Buffer): Buffer {
   header.writeUInt8(INVOKE, 1)
   header.writeBigUInt64LE(BigInt(payload.length), 8)
   return header
-}
-
-function findProgram(name: string): string | undefined {
-  if (name.startsWith('/')) return name
-  const folders = (process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '')
-  return folders.map((folder) => join(folder, name)).find(isExecutable)
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK)
-    return true
-  } catch {
-    return false
-  }
 }

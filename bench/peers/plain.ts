@@ -8,6 +8,6 @@ export function plain(root: string): Peer {
     fresh: 'process',
     program: `${root}/guest`,
     install: 'it is built by this benchmark',
-    args: () => ['once'],
+    command: (program) => [program, 'once'],
   }
 }

@@ -1,4 +1,5 @@
 // unshare(1) with all namespaces: what the kernel's part of a sandbox costs, without a root of its own or any limit.
+import { installCommand } from './packages.ts'
 import type { Peer } from './peer.ts'
 
 const KINDS = [
@@ -19,6 +20,6 @@ export const unshare: Peer = {
   isolated: 'eight namespaces; the root is the host’s',
   fresh: 'process, namespaces',
   program: 'unshare',
-  install: 'apt-get install util-linux',
-  args: (root) => [...KINDS, '--mount-proc', `${root}/guest`, 'once'],
+  install: installCommand('unshare'),
+  command: (program, { root }) => [program, ...KINDS, '--mount-proc', `${root}/guest`, 'once'],
 }
