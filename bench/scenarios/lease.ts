@@ -4,15 +4,19 @@ import { link } from './lease-link.ts'
 import { miss } from './lease-miss.ts'
 import { open, paced } from './lease-pauses.ts'
 import { stages } from './lease-stages.ts'
+import { stdio } from './lease-stdio.ts'
 
-const SECTIONS: readonly ((context: Context) => Promise<Section>)[] = [link, paced, open, miss, stages]
+const PARTS: readonly ((context: Context) => Promise<Section | readonly Section[]>)[] = [
+  ...[link, paced, open],
+  ...[stdio, miss, stages],
+]
 
 export const lease: Scenario = {
   name: 'lease',
-  help: 'a fresh call from the pool beside a plain child; a miss beside bubblewrap and unshare(1)',
+  help: 'a call from the pool beside a plain child, fresh, reused and stdio; a miss beside its peers; where time goes',
   async run(context) {
     const sections: Section[] = []
-    for (const measure of SECTIONS) sections.push(await measure(context))
+    for (const measure of PARTS) sections.push(...[await measure(context)].flat())
     return sections
   },
 }
