@@ -1,9 +1,11 @@
 // The benchmark's command line: runs scenarios one after the other and says whether each claim holds. Exit code 0 when it
 // ran and every answer was right, however slow; 1 when not; 2 when the command line was wrong; 130 after Ctrl-C.
 import { type Command, parseCommand, UsageError, usage } from './command.ts'
+import { compareFiles } from './compare.ts'
+import { renderPage } from './html.ts'
 import { Interrupted, watchSignals } from './interruption.ts'
 import { renderEnd, renderHost, renderRatios, renderSection, renderWarnings } from './report.ts'
-import { writeAside } from './result.ts'
+import { UnreadableError, writeAside } from './result.ts'
 import { runPlan } from './run.ts'
 import type { Scenario } from './scenario.ts'
 import { kill } from './scenarios/kill.ts'
@@ -17,11 +19,15 @@ async function main(args: readonly string[]): Promise<number> {
     SCENARIOS.map(({ name }) => name),
   )
   if (command.kind === 'help') say(usage(SCENARIOS))
-  else if (command.kind === 'run') return await run(command)
+  else if (command.kind === 'compare') {
+    const { text, exitCode } = compareFiles(command)
+    say(text)
+    return exitCode
+  } else if (command.kind === 'run') return await run(command)
   return 0
 }
 
-async function run({ json, isQuick, runs, ...rest }: Extract<Command, { kind: 'run' }>): Promise<number> {
+async function run({ json, html, isQuick, runs, ...rest }: Extract<Command, { kind: 'run' }>): Promise<number> {
   const scenarios = SCENARIOS.filter(({ name }) => rest.scenarios.includes(name))
   let warned = 0
   const result = await runPlan({ scenarios, isQuick, runs }, watchSignals(), {
@@ -35,6 +41,7 @@ async function run({ json, isQuick, runs, ...rest }: Extract<Command, { kind: 'r
   say(renderWarnings(result.host.warnings.slice(warned)))
   say(renderEnd(result))
   if (json !== undefined) await writeAside(json, `${JSON.stringify(result, null, 2)}\n`)
+  if (html !== undefined) await writeAside(html, renderPage(result))
   return result.scenarios.some(({ failures }) => failures.length > 0) ? 1 : 0
 }
 
@@ -45,6 +52,7 @@ function say(text: string): void {
 function exitCodeOf(error: unknown): number {
   if (error instanceof Interrupted) return error.exitCode
   process.stderr.write(`\nbench: ${error instanceof Error ? error.message : String(error)}\n`)
+  if (error instanceof UnreadableError) return 2
   if (!(error instanceof UsageError)) return 1
   process.stderr.write(usage(SCENARIOS))
   return 2

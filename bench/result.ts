@@ -129,9 +129,12 @@ export type ScenarioResult = z.infer<typeof scenario>
 export type Host = z.infer<typeof host>
 export type Result = z.infer<typeof result>
 
-/** Throws with a reason that names the file. */
+/** A file that is no result this can read. */
+export class UnreadableError extends Error {}
+
+/** Refuses with a reason that names the file. */
 export function readResult(path: string): Result {
-  const refuse = (why: string, cause?: unknown) => new Error(`${path} ${why}`, { cause })
+  const refuse = (why: string, cause?: unknown) => new UnreadableError(`${path} ${why}`, { cause })
   let found: unknown
   try {
     found = JSON.parse(readFileSync(path, 'utf8'))
