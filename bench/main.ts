@@ -10,8 +10,9 @@ import { runPlan } from './run.ts'
 import type { Scenario } from './scenario.ts'
 import { kill } from './scenarios/kill.ts'
 import { lease } from './scenarios/lease.ts'
+import { nodePeers } from './scenarios/node-peers.ts'
 
-const SCENARIOS: readonly Scenario[] = [lease, kill]
+const SCENARIOS: readonly Scenario[] = [lease, kill, nodePeers]
 
 async function main(args: readonly string[]): Promise<number> {
   const command = parseCommand(

@@ -7,7 +7,7 @@ import { Program } from './program.ts'
 export const hono: CalledPeer = {
   name: 'hono echo over HTTP',
   isolated: '-',
-  fresh: 'nothing',
+  fresh: '-',
   async open() {
     const program = new Program([process.execPath, join(import.meta.dirname, 'hono-server.ts')])
     const client = new Client(await program.port())

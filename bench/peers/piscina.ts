@@ -15,7 +15,7 @@ type PiscinaClass = new (options: { filename: string; minThreads: number; maxThr
 export const piscina: CalledPeer = {
   name: 'piscina, worker threads',
   isolated: 'JavaScript heap',
-  fresh: 'nothing',
+  fresh: '-',
   package: 'piscina',
   async open() {
     const { Piscina } = requirePeer('piscina') as { Piscina: PiscinaClass }

@@ -22,7 +22,7 @@ const WORKER = 'export default { fetch: async (request) => new Response(await re
 export const workerd: CalledPeer = {
   name: 'workerd over HTTP',
   isolated: 'V8 isolate, in a process of its own',
-  fresh: 'nothing',
+  fresh: '-',
   package: 'workerd',
   async open() {
     const { default: binary } = requirePeer('workerd') as { default: string }
