@@ -3,6 +3,7 @@
 import type { Pool } from '../../worker/pool.ts'
 import { closePools, createPayloads } from '../bed.ts'
 import { higher, Latency } from '../measure.ts'
+import { medianOf } from '../merge.ts'
 import { untilFull } from '../rest.ts'
 import type { Context, Section } from '../scenario.ts'
 
@@ -42,9 +43,7 @@ async function measure({ bed, progress }: Context, ready: number, rounds: number
   } finally {
     await closePools(pool)
   }
-  const sorted = lengths.toSorted((a, b) => a - b)
-  const median = sorted[Math.floor(sorted.length / 2)] ?? 0
-  const figures = { shortest: higher(sorted[0] ?? 0, 'calls'), median: higher(median, 'calls') }
+  const figures = { shortest: higher(Math.min(...lengths), 'calls'), median: higher(medianOf(lengths), 'calls') }
   return { name: `${ready} kept ready`, latency, figures }
 }
 

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Pool } from '../../worker/pool.ts'
 import { type Bed, closePools, createPayloads } from '../bed.ts'
 import { Latency, lower, memAvailableKiB } from '../measure.ts'
+import { medianOf } from '../merge.ts'
 import { deployEmpty, untilEmpty, untilFull } from '../rest.ts'
 import { atMost, type Context, type Figure, type Row, type Section } from '../scenario.ts'
 
@@ -106,7 +107,7 @@ async function available(): Promise<number> {
     looks.push(memAvailableKiB())
     await delay(10)
   }
-  return median(looks)
+  return medianOf(looks)
 }
 
 /** PSS of init and function, for one sandbox on average; nothing where this user may not look at them. */
@@ -133,17 +134,13 @@ function countDescriptors(process: string): number {
   return readdirSync(`/proc/${process}/fd`).length
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-}
-
 function describe(seen: ReadonlyMap<number, Seen>, { steps, starts, settleMs }: Sizes): Section {
   const looks = steps.map((step) => step.looks)
   const rows = [...seen].map(
     ([ready, { start, ...rest }]): Row => ({ name: `${ready} idle`, latency: start, figures: figuresOf(rest) }),
   )
   const largest = [...seen.values()].at(-1)
-  const wholeKiB = largest && median(largest.wholeKiB)
+  const wholeKiB = largest && medianOf(largest.wholeKiB)
   return {
     id: 'memory.held',
     title: 'What an idle ready sandbox holds, and how long another takes to start beside so many',
@@ -159,14 +156,11 @@ function describe(seen: ReadonlyMap<number, Seen>, { steps, starts, settleMs }: 
 }
 
 function figuresOf({ wholeKiB, processesKiB, descriptors }: Omit<Seen, 'start'>): Readonly<Record<string, Figure>> {
-  const whole = median(wholeKiB)
-  const processes = median(processesKiB)
-  const isKnown = processesKiB.length > 0
-  return {
-    'all of it': lower(whole, 'KiB'),
-    ...(isKnown && { 'its processes': lower(processes, 'KiB'), 'the kernel': lower(whole - processes, 'KiB') }),
-    descriptors: lower(median(descriptors)),
-  }
+  const whole = medianOf(wholeKiB)
+  const figures = { 'all of it': lower(whole, 'KiB'), descriptors: lower(medianOf(descriptors)) }
+  if (processesKiB.length === 0) return figures
+  const processes = medianOf(processesKiB)
+  return { ...figures, 'its processes': lower(processes, 'KiB'), 'the kernel': lower(whole - processes, 'KiB') }
 }
 
 /** What would end first if more and more were made here. Computed and not tried: it would take the machine down. */
@@ -174,8 +168,8 @@ function bounds({ wholeKiB, descriptors }: Seen): string {
   const [, , files = ''] = /^Max open files(\s+(\d+)){2}/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
   const pids = Number(readFileSync('/proc/sys/kernel/pid_max', 'latin1'))
   const parts = {
-    memory: memAvailableKiB() / median(wholeKiB),
-    'descriptors of the worker (RLIMIT_NOFILE)': Number(files) / median(descriptors),
+    memory: memAvailableKiB() / medianOf(wholeKiB),
+    'descriptors of the worker (RLIMIT_NOFILE)': Number(files) / medianOf(descriptors),
     'process ids (kernel.pid_max)': pids / PROCESSES_EACH,
   }
   const said = Object.entries(parts).toSorted(([, a], [, b]) => a - b)
