@@ -47,7 +47,7 @@ function plansOf(ready: number): Plan[] {
 }
 
 function describe(rows: readonly Row[], { ready, rounds, calls, lead }: typeof FULL): Section {
-  const [eager, plain] = rows
+  const [eager, plain, , children] = rows
   return {
     id: 'lease.stdio',
     title: 'A stdio call: a program that copies 256 bytes from stdin to stdout and exits',
@@ -60,6 +60,7 @@ function describe(rows: readonly Row[], { ready, rounds, calls, lead }: typeof F
     rows,
     ratios: [
       atMost('pooled stdio call, eager, over the same binary exec’d ahead, p50', over(eager, plain, 'p50Us'), 1.3),
+      atMost('pooled stdio call, eager, over a child of Node alone, p50', over(eager, children, 'p50Us')),
     ],
     notes: [],
   }
