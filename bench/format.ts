@@ -17,8 +17,8 @@ export function formatNumber(value: number): string {
 }
 
 export function formatFigure({ value, unit, runs }: FigureResult): string {
-  const say = (one: number) => (unit === 'µs' ? formatDuration(one) : `${formatNumber(one)}${unit && ` ${unit}`}`)
-  return `${say(value)}${formatSpread(runs, (one) => (unit === 'µs' ? formatDuration(one) : formatNumber(one)))}`
+  if (unit === 'µs') return `${formatDuration(value)}${formatSpread(runs, formatDuration)}`
+  return `${formatNumber(value)}${unit && ` ${unit}`}${formatSpread(runs, formatNumber)}`
 }
 
 export function formatRatio({ value, runs }: Pick<RatioResult, 'value' | 'runs'>): string {
@@ -47,10 +47,16 @@ export function formatElapsed(ms: number): string {
 }
 
 function formatClaimed(value: number): string {
-  return Math.abs(value) < 100 ? value.toFixed(2) : formatNumber(value)
+  const size = Math.abs(value)
+  if (size >= 100) return formatNumber(value)
+  return value.toFixed(size < 0.2 && size > 0 ? 3 : 2)
 }
 
 /** From the lowest run to the highest. */
 function formatSpread(runs: readonly number[], say: (value: number) => string): string {
-  return runs.length < 2 ? '' : ` (${say(Math.min(...runs))}–${say(Math.max(...runs))})`
+  if (runs.length < 2) return ''
+  const [low, high] = [say(Math.min(...runs)), say(Math.max(...runs))]
+  // A unit that both have is said once.
+  const unit = / \D+$/.exec(high)?.[0]
+  return ` (${unit !== undefined && low.endsWith(unit) ? low.slice(0, -unit.length) : low}–${high})`
 }

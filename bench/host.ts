@@ -28,7 +28,7 @@ export async function describeHost(peers: Host['peers']): Promise<Host> {
   return { ...host, warnings: [...warningsOf(host), ...(await sampleOthers())] }
 }
 
-/** One line: what a person compares first when two results differ. */
+/** What a person compares first when two results differ. */
 export function factsOf(host: Host): string[] {
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 1 : 0)
   const turbo = host.hasTurbo === null ? [] : [`turbo ${host.hasTurbo ? 'on' : 'off'}`]
@@ -43,8 +43,11 @@ export function factsOf(host: Host): string[] {
     ...turbo,
     `Node ${host.node}`,
     `load ${host.load.toFixed(2)}`,
-    ...Object.entries(host.peers).map(([name, version]) => `${name} ${version}`),
   ]
+}
+
+export function peersOf({ peers }: Host): string[] {
+  return Object.entries(peers).map(([name, version]) => `${name} ${version}`)
 }
 
 function warningsOf({ load, cpus, governor, cgroups, isVirtual }: Omit<Host, 'warnings'>): string[] {

@@ -1,15 +1,16 @@
 // One page that needs nothing else: what was claimed and whether it holds, then each section as a picture and as a table.
 import { formatElapsed, formatFigure, percentilesOf } from './format.ts'
-import { factsOf } from './host.ts'
+import { factsOf, peersOf } from './host.ts'
 import { drawClaims } from './page/claims.ts'
 import { drawCurves } from './page/curves.ts'
 import { Markup, markup } from './page/markup.ts'
-import { drawFigures, drawStages, drawStrips, isOurs } from './page/strips.ts'
+import { drawFigures, drawKey, drawStages, drawStrips, isOurs } from './page/strips.ts'
 import { STYLE } from './page/style.ts'
 import type { Result, RowResult, SectionResult } from './result.ts'
 
 export function renderPage(result: Result): string {
   const { scenarios, host, mayfly, ratios } = result
+  const peers = peersOf(host)
   const sections = scenarios.flatMap((scenario) => scenario.sections)
   const page = markup`<!doctype html>
 <html lang="en">
@@ -23,12 +24,13 @@ export function renderPage(result: Result): string {
 <header>
 <h1>What a call costs</h1>
 <p>${summaryOf(result)}</p>
-<p class="host">${factsOf(host).join(' · ')}</p>
+<p class="host">${factsOf(host).join(' · ')}${peers.length > 0 && markup`<br>Peers: ${peers.join(' · ')}`}</p>
 ${renderWarnings(result)}
 <nav aria-label="Sections"><ul>${sections.map(({ id, title }) => markup`<li><a href="#${id}">${title}</a></li>`)}</ul></nav>
 </header>
 <main>
 ${ratios.length > 0 && markup`<h2>Claims</h2>${drawClaims(result)}`}
+${drawKey()}
 ${scenarios.map(({ name, sections }) => sections.length > 0 && markup`<h2>${name}</h2>${sections.map(renderSection)}`)}
 </main>
 </body>

@@ -4,27 +4,31 @@ import { type Command, parseCommand, UsageError, usage } from './command.ts'
 import { compareFiles } from './compare.ts'
 import { renderPage } from './html.ts'
 import { Interrupted, watchSignals } from './interruption.ts'
-import { renderEnd, renderHost, renderRatios, renderSection, renderWarnings } from './report.ts'
+import { installPeers, listPeers } from './peers/install.ts'
+import { renderEnd, renderHost, renderPeers, renderRatios, renderSection, renderWarnings } from './report.ts'
 import { UnreadableError, writeAside } from './result.ts'
 import { runPlan } from './run.ts'
 import type { Scenario } from './scenario.ts'
+import { burst } from './scenarios/burst.ts'
+import { http } from './scenarios/http.ts'
 import { kill } from './scenarios/kill.ts'
 import { lease } from './scenarios/lease.ts'
+import { limits } from './scenarios/limits.ts'
+import { memory } from './scenarios/memory.ts'
 import { nodePeers } from './scenarios/node-peers.ts'
+import { refill } from './scenarios/refill.ts'
 
-const SCENARIOS: readonly Scenario[] = [lease, kill, nodePeers]
+const SCENARIOS: readonly Scenario[] = [lease, http, limits, burst, refill, memory, kill, nodePeers]
 
 async function main(args: readonly string[]): Promise<number> {
   const command = parseCommand(
     args,
     SCENARIOS.map(({ name }) => name),
   )
-  if (command.kind === 'help') say(usage(SCENARIOS))
-  else if (command.kind === 'compare') {
-    const { text, exitCode } = compareFiles(command)
-    say(text)
-    return exitCode
-  } else if (command.kind === 'run') return await run(command)
+  if (command.kind === 'run') return await run(command)
+  if (command.kind === 'peers') return await showPeers(command)
+  if (command.kind === 'compare') return compare(command)
+  say(usage(SCENARIOS))
   return 0
 }
 
@@ -44,6 +48,20 @@ async function run({ json, html, isQuick, runs, ...rest }: Extract<Command, { ki
   if (json !== undefined) await writeAside(json, `${JSON.stringify(result, null, 2)}\n`)
   if (html !== undefined) await writeAside(html, renderPage(result))
   return result.scenarios.some(({ failures }) => failures.length > 0) ? 1 : 0
+}
+
+function compare(files: Extract<Command, { kind: 'compare' }>): number {
+  const { text, exitCode } = compareFiles(files)
+  say(text)
+  return exitCode
+}
+
+/** Fails where it was to install and could not. */
+async function showPeers({ install }: Extract<Command, { kind: 'peers' }>): Promise<number> {
+  if (install) await installPeers((text) => say(`${text}\n`))
+  const peers = await listPeers()
+  say(renderPeers(peers))
+  return install && peers.some(({ isInstalled }) => !isInstalled) ? 1 : 0
 }
 
 function say(text: string): void {

@@ -50,15 +50,26 @@ function mergeSections(runs: readonly Section[]): SectionResult {
   const last = lastOf(runs)
   const rows = runs.flatMap((section) => section.rows)
   const ratios = runs.flatMap((section) => section.ratios)
+  const merged = groups(rows).map(mergeRows)
   return {
     id: last.id,
     title: last.title,
     method: last.method,
     chart: last.chart,
-    rows: groups(rows).map(mergeRows),
+    rows: last.chart === 'stages' ? dearestFirst(merged) : merged,
     ratios: groups(ratios).map(mergeRatios),
-    notes: unique(runs.flatMap((section) => section.notes)),
+    notes: mergeNotes(runs.flatMap((section) => section.notes)),
   }
+}
+
+/** Each run has an order of its own, and none is that of all together. */
+function dearestFirst(rows: readonly RowResult[]): RowResult[] {
+  return rows.toSorted((a, b) => (b.latency?.p50Us ?? 0) - (a.latency?.p50Us ?? 0))
+}
+
+/** Those that differ in numbers only are one note, as the last run says it. */
+function mergeNotes(notes: readonly string[]): string[] {
+  return [...new Map(notes.map((note) => [note.replaceAll(/[\d.]+/g, '#'), note])).values()]
 }
 
 function mergeRows(runs: readonly Row[]): RowResult {

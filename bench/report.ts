@@ -1,6 +1,7 @@
 // What a run looks like on a terminal.
 import { formatBound, formatElapsed, formatFigure, formatRatio, percentilesOf } from './format.ts'
-import { factsOf } from './host.ts'
+import { factsOf, peersOf } from './host.ts'
+import type { ListedPeer } from './peers/install.ts'
 import type { Host, RatioResult, Result, RowResult, SectionResult } from './result.ts'
 import { type Column, line, renderParagraph, renderTable, styled } from './table.ts'
 
@@ -8,7 +9,12 @@ import { type Column, line, renderParagraph, renderTable, styled } from './table
 const BAR_WIDTH = 24
 
 export function renderHost(host: Host): string {
-  return renderParagraph(factsOf(host).join(', ')) + renderWarnings(host.warnings)
+  const peers = peersOf(host)
+  return [
+    renderParagraph(factsOf(host).join(', ')),
+    peers.length === 0 ? '' : renderParagraph(`peers: ${peers.join(', ')}`),
+    renderWarnings(host.warnings),
+  ].join('')
 }
 
 export function renderWarnings(warnings: readonly string[]): string {
@@ -45,6 +51,18 @@ export function renderEnd({ scenarios, answersChecked, sandboxesSeen, startedAt,
   const what = `${answersChecked} answers, all right, from ${sandboxesSeen} sandboxes of ours, none seen twice`
   const elapsed = formatElapsed(Date.parse(endedAt) - Date.parse(startedAt))
   return [...failures, line(`${what}; in ${elapsed}.`)].join('')
+}
+
+export function renderPeers(peers: readonly ListedPeer[]): string {
+  const columns = [{ heading: 'peer' }, { heading: 'version' }, { heading: 'install with' }]
+  return renderTable(
+    columns,
+    peers.map(({ name, isInstalled, version, install }) => [
+      name,
+      isInstalled ? (version ?? 'unknown') : 'missing',
+      isInstalled ? '' : install,
+    ]),
+  )
 }
 
 /** Of a quick run nothing is claimed. */

@@ -7,6 +7,7 @@ import { describeHost } from './host.ts'
 import { Interrupted, type Interruption } from './interruption.ts'
 import { checkSections, mergeRuns } from './merge.ts'
 import { watchOthers } from './others.ts'
+import { listPeers } from './peers/install.ts'
 import { Progress } from './progress.ts'
 import { type Host, RESULT_VERSION, type Result, type ScenarioResult, type SectionResult } from './result.ts'
 import type { Scenario, Section } from './scenario.ts'
@@ -34,7 +35,7 @@ interface Gathered {
 
 export async function runPlan(plan: Plan, interruption: Interruption, hearers: Hearers): Promise<Result> {
   const startedAt = new Date().toISOString()
-  const host = await describeHost({})
+  const host = await describeHost(await versionsOfPeers())
   hearers.onHost(host)
   const endWatch = watchOthers()
   const bed = await openBed()
@@ -118,6 +119,11 @@ interface Means {
   readonly isQuick: boolean
   readonly progress: Progress
   readonly interruption: Interruption
+}
+
+async function versionsOfPeers(): Promise<Host['peers']> {
+  const there = (await listPeers()).filter(({ isInstalled }) => isInstalled)
+  return Object.fromEntries(there.map(({ name, version }) => [name, version ?? 'of unknown version']))
 }
 
 function versionOfMayfly(): string {

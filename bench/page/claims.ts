@@ -13,7 +13,7 @@ export function drawClaims({ ratios, isQuick }: Result): Markup {
   const rows = [...claims, ...others].map((ratio) => {
     const [word, kind] =
       isQuick || ratio.met === null ? ['', ''] : ratio.met ? ['✓ met', 'met'] : ['✗ missed', 'missed']
-    return markup`<tr><th scope="row">${ratio.name}</th><td class="picture">${drawClaim(ratio)}</td>
+    return markup`<tr><th scope="row">${ratio.name}</th><td class="picture">${drawClaim(isQuick ? { ...ratio, met: null } : ratio)}</td>
 <td class="number">${formatRatio(ratio)}</td><td class="number">${formatBound(ratio)}</td><td class="${kind}">${word}</td></tr>
 `
   })

@@ -1,11 +1,13 @@
 // Charts that are read from the left: a name, a strip or a bar, a number. Widths are parts of the whole, so that no text
 // is stretched with the window.
 import { formatDuration, formatFigure } from '../format.ts'
-import type { LatencyResult, RowResult } from '../result.ts'
+import type { FigureResult, LatencyResult, RowResult } from '../result.ts'
 import { type Markup, markup } from './markup.ts'
 import { linear, logarithmic, type Scale } from './scale.ts'
 
 const ROW_HEIGHT = 26
+/** At most as wide as that in a page as narrow as paper, as a part of its width. */
+const CHARACTER = 1.05
 const MIDDLE = ROW_HEIGHT / 2
 
 /** Ours stand out from what they are measured beside. */
@@ -20,26 +22,34 @@ export function drawStrips(rows: readonly RowResult[]): Markup {
   return markup`<div class="chart" role="img" aria-label="Latency from the median to the slowest calls, on a logarithmic axis">
 <div class="row axis"><span></span>${drawAxis(scale)}<span>p50</span></div>
 ${known.map(({ name, latency }) => drawRow(name, drawStrip(latency, scale), formatDuration(latency.p50Us)))}
-<p class="key"><svg width="120" height="14" aria-hidden="true"><line x1="0" x2="120" y1="7" y2="7" class="tail"/><rect x="14" width="66" y="4.5" height="5" class="fill far"/><rect x="14" width="36" y="1" height="12" class="fill"/><circle cx="14" cy="7" r="5" class="fill ring"/></svg>
-the dot is the median; the bar reaches to p90, the thin one to p99, the line from the fastest to p99.9, or to the slowest where there are too few calls</p></div>`
+</div>`
+}
+
+/** How to read a strip; said once, since there are many. */
+export function drawKey(): Markup {
+  return markup`<p class="key"><svg width="120" height="14" aria-hidden="true"><line x1="0" x2="120" y1="7" y2="7" class="tail"/><rect x="14" width="66" y="4.5" height="5" class="fill far"/><rect x="14" width="36" y="1" height="12" class="fill"/><circle cx="14" cy="7" r="5" class="fill ring"/></svg>
+How to read a latency below: the dot is the median; the bar reaches to p90, the thin bar to p99, the line from the fastest to p99.9, or to the slowest where there are fewer than a thousand calls.</p>`
 }
 
 /** Parts of one whole: their medians, and how much of the sum of medians each is. */
 export function drawStages(rows: readonly RowResult[]): Markup {
   const known = rows.flatMap(({ name, latency }) => (latency ? [{ name, latency }] : []))
   const sum = known.reduce((us, { latency }) => us + latency.p50Us, 0)
-  const scale = linear(known.map(({ latency }) => latency.p90Us))
+  // What reaches further is cut: one long tail shall not make all bars short.
+  const scale = linear([1.4 * Math.max(...known.map(({ latency }) => latency.p50Us))])
   const percent = (us: number) => `${((us / sum) * 100).toFixed(us / sum < 0.1 ? 1 : 0)} %`
   let before = 0
   const parts = known.map(({ name, latency: { p50Us } }, index) => {
     const width = (p50Us / sum) * 100
     const start = (before / sum) * 100
     before += p50Us
-    const label = width > 9 && markup`<text x="${start + width / 2}%" y="21" text-anchor="middle">${name}</text>`
+    const label =
+      name.length * CHARACTER < width &&
+      markup`<text x="${start + width / 2}%" y="21" text-anchor="middle">${name}</text>`
     const title = markup`<title>${name}: ${formatDuration(p50Us)}, ${percent(p50Us)}</title>`
     return markup`<g class="part-${index % 2}"><rect x="${start}%" width="${width}%" y="0" height="32">${title}</rect>${label}</g>`
   })
-  return markup`<div class="chart" role="img" aria-label="Stages, as parts of the whole">
+  return markup`<div class="chart stages" role="img" aria-label="Stages, as parts of the whole">
 <svg class="stack" height="32" aria-hidden="true">${parts}</svg>
 ${known.map(({ name, latency }) => drawRow(name, drawStage(latency, scale), `${formatDuration(latency.p50Us)} · ${percent(latency.p50Us)}`))}
 <p class="key">the bar is the median, the line reaches to p90; ${formatDuration(sum)} is the sum of medians</p></div>`
@@ -55,10 +65,10 @@ export function drawFigures(rows: readonly RowResult[]): Markup {
     })
     const scale = linear(known.flatMap(({ figure }) => figure.runs))
     const better = known[0]?.figure.better === 'higher' ? 'more is better' : 'less is better'
-    return markup`<div class="chart small" role="img" aria-label="${heading}"><h4>${heading} <small>${better}</small></h4>
-${known.map(({ name, figure }) => drawRow(name, drawBar(figure.value, scale), formatFigure(figure)))}</div>`
+    return markup`<div class="${headings.length > 1 ? 'chart small' : 'chart'}" role="img" aria-label="${heading}"><h4>${heading} <small>${better}</small></h4>
+${known.map(({ name, figure }) => drawRow(name, drawBar(figure, scale), formatFigure(figure)))}</div>`
   })
-  return markup`<div class="charts">${charts}</div>`
+  return headings.length > 1 ? markup`<div class="charts">${charts}</div>` : markup`${charts}`
 }
 
 function drawRow(name: string, picture: Markup, value: string): Markup {
@@ -94,9 +104,12 @@ function drawStage({ p50Us, p90Us }: LatencyResult, scale: Scale): Markup {
 <rect x="0" width="${p50}%" y="${MIDDLE - 7}" height="14" class="fill"/></svg>`
 }
 
-function drawBar(value: number, scale: Scale): Markup {
+function drawBar({ value, runs }: FigureResult, scale: Scale): Markup {
+  const [low, high] = [Math.min(...runs), Math.max(...runs)].map((one) => scale.at(one) * 100)
+  const range =
+    runs.length > 1 && markup`<line x1="${low}%" x2="${high}%" y1="${MIDDLE}" y2="${MIDDLE}" class="range"/>`
   return markup`<svg height="${ROW_HEIGHT}" aria-hidden="true"><line x1="0" x2="0" y1="0" y2="${ROW_HEIGHT}" class="grid"/>
-<rect x="0" width="${scale.at(value) * 100}%" y="${MIDDLE - 7}" height="14" class="fill"/></svg>`
+<rect x="0" width="${scale.at(value) * 100}%" y="${MIDDLE - 7}" height="14" class="fill"/>${range}</svg>`
 }
 
 function drawGrid(scale: Scale): Markup[] {

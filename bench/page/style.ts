@@ -33,19 +33,20 @@ tr.ours th { font-weight: 600; color: var(--ours) }
 .claims td, .claims tbody th { vertical-align: middle }
 .claims .picture { width: 34% ; min-width: 9rem }
 .met { color: var(--good); font-weight: 600; white-space: nowrap } .missed { color: var(--bad); font-weight: 600; white-space: nowrap }
-.chart { margin: 1rem 0 .6rem; break-inside: avoid }
-.row { display: grid; grid-template-columns: minmax(7rem, 17rem) 1fr minmax(5.5rem, max-content); gap: 0 .9rem; align-items: center; font-size: .88rem }
+.chart { margin: 1rem 0 .6rem; break-inside: avoid; display: grid; gap: 0 .9rem; font-size: .88rem;
+  grid-template-columns: fit-content(17rem) minmax(6rem, 1fr) minmax(5.5rem, max-content) }
+.chart > * { grid-column: 1 / -1 }
+.row { display: grid; grid-template-columns: subgrid; align-items: center }
 .row > span:first-child { text-align: right; line-height: 1.2; padding: .1rem 0 }
 .row > span:last-child { white-space: nowrap }
-.chart:not(.small) > .row { grid-template-columns: minmax(7rem, 17rem) 1fr 8.5rem }
+.small { grid-template-columns: fit-content(11rem) minmax(4rem, 1fr) minmax(3rem, max-content); font-size: .82rem; align-content: start }
 .row.ours > span { font-weight: 600; color: var(--ours) }
 .axis, .axis text { color: var(--faint); font-size: .78rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: .4rem 2.2rem }
-.small .row { grid-template-columns: minmax(6rem, 11rem) minmax(4rem, 1fr) max-content; font-size: .82rem }
 svg { display: block; width: 100%; overflow: visible } .key svg { display: inline-block; width: 120px; vertical-align: -2px; margin-right: .3rem }
 svg text { fill: currentColor; font-size: 12px }
-.fill { fill: var(--others) } .ours .fill, .fill.ours { fill: var(--ours) } .far { opacity: .75 }
-.tail { stroke: var(--others); stroke-width: 1.5 } .ours .tail { stroke: var(--ours) }
+.fill { fill: var(--others) } .ours .fill, .stages .fill, .fill.ours { fill: var(--ours) } .far { opacity: .75 }
+.tail { stroke: var(--others); stroke-width: 1.5 } .ours .tail, .stages .tail { stroke: var(--ours) }
 .ring { stroke: var(--paper); stroke-width: 1.5 }
 .grid { stroke: var(--rule); stroke-width: 1 }
 .bound { stroke: var(--ink); stroke-width: 2 } .range { stroke: var(--ink); stroke-width: 1.2 }
@@ -53,7 +54,7 @@ svg text { fill: currentColor; font-size: 12px }
 .lead { fill: none; stroke: var(--rule) } text.ours { fill: var(--ours); font-weight: 600 } text.faint { fill: var(--faint) }
 .stack { margin: .2rem 0 .6rem } .stack text { font-size: 11px }
 .part-0 rect { fill: var(--ours) } .part-0 text { fill: var(--paper) } .part-1 rect { fill: var(--rule) } .stack rect { stroke: var(--paper) }
-@media (max-width: 44rem) { body { padding: 1rem .8rem } .curves { min-width: 46rem } .chart:not(.small) > .row, .small .row { grid-template-columns: 7rem 1fr max-content; gap: 0 .5rem } }
+@media (max-width: 44rem) { body { padding: 1rem .8rem } .curves { min-width: 46rem } .chart, .small { grid-template-columns: fit-content(7rem) 1fr max-content; gap: 0 .5rem } .stack text { display: none } }
 @media print { :root { --paper: #fff; --ink: #000; --faint: #333; --rule: #c4c4c4; --panel: #fff; --ours: #10365c; --others: #a0a0a0;
   --warn: #000; --warn-panel: #fff; --good: #000; --bad: #000; color-scheme: light }
   @page { margin: 14mm 12mm }
