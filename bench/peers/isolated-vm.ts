@@ -1,7 +1,7 @@
 // isolated-vm: V8 isolates inside a Node process, one for each call, or one with a fresh context for each. The boundary
 // is V8's alone, and shares the process's fate. It must run in a Node without a startup snapshot, hence one of its own,
 // which says how long a call took without the way there and back.
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, type ForkOptions, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Called, CalledPeer, Callee } from './callee.ts'
@@ -27,10 +27,9 @@ function isolates(fresh: Fresh, isolated: string): CalledPeer {
     fresh: fresh === 'isolate' ? 'isolate, JavaScript heap' : 'global object',
     package: 'isolated-vm',
     async open() {
-      const execArgv = ['--no-node-snapshot']
-      const args = [fresh, peersFolder('node')]
-      const host = fork(join(import.meta.dirname, 'isolated-vm-host.ts'), args, { execArgv, serialization: 'advanced' })
-      return new Host(host)
+      // In a group of its own, which Ctrl-C does not reach: it ends when this process does.
+      const options: ForkOptions = { execArgv: ['--no-node-snapshot'], serialization: 'advanced', detached: true }
+      return new Host(fork(join(import.meta.dirname, 'isolated-vm-host.ts'), [fresh, peersFolder('node')], options))
     },
   }
 }

@@ -43,8 +43,8 @@ export class RunningPeer {
   constructor(peer: Peer, command: readonly string[], bed: Bed) {
     this.peer = peer
     const stdio = ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'] as const
-    // An empty environment: nobody's loader settings are in the number.
-    this.#spawner = spawn(join(bed.root, 'spawner'), command, { stdio: [...stdio], env: {} })
+    // An empty environment: nobody's loader settings are in the number. A group of its own, which Ctrl-C does not reach.
+    this.#spawner = spawn(join(bed.root, 'spawner'), command, { stdio: [...stdio], env: {}, detached: true })
     this.#link = this.#spawner.stdio[3] as Socket
     this.#control = this.#spawner.stdio[4] as Socket
     this.#spawner.stderr?.setEncoding('utf8').on('data', (text: string) => {

@@ -18,7 +18,9 @@ export class Program {
     const setpriv = findProgram('setpriv')
     const bound = setpriv === undefined ? command : [setpriv, '--pdeathsig', 'KILL', ...command]
     const [program = '', ...args] = bound
-    this.#child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe', 'pipe'], ...(cwd && { cwd }) })
+    const stdio = ['ignore', 'ignore', 'pipe', 'pipe'] as const
+    // In a group of its own, which Ctrl-C does not reach: the scenario ends it.
+    this.#child = spawn(program, args, { stdio: [...stdio], detached: true, ...(cwd && { cwd }) })
     this.#ended = once(this.#child, 'exit').catch((error: Error) => {
       this.#errors += error.message
     })

@@ -10,7 +10,7 @@ import { burst, Contender, takeTurns } from './lease-contender.ts'
 import { type OpenPools, openPools, type Plan } from './lease-pools.ts'
 
 const CALLERS = 8
-const FULL = { rounds: 25, warmUpRounds: 2, calls: 20, slowCalls: 2, lead: 3, loadMs: 1000, ready: 48 }
+const FULL = { rounds: 20, warmUpRounds: 2, calls: 20, slowCalls: 2, lead: 3, loadMs: 1000, ready: 48 }
 const QUICK = { rounds: 2, warmUpRounds: 1, calls: 4, slowCalls: 1, lead: 0, loadMs: 150, ready: 12 }
 /** Between turns, for what the last one left to be done. */
 const REST_MS = 5
