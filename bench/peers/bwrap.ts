@@ -1,4 +1,4 @@
-// bubblewrap, as its users run it: every namespace it knows, a read-only root, /proc and a small /dev.
+// bubblewrap, as its users run it: every namespace it knows (not time), a read-only root, /proc and a small /dev.
 import { installCommand } from './packages.ts'
 import type { Peer } from './peer.ts'
 
@@ -6,7 +6,7 @@ const MOUNTS = ['--proc', '/proc', '--dev', '/dev']
 
 export const bwrap: Peer = {
   name: 'bwrap --unshare-all',
-  isolated: 'user mount pid net ipc uts cgroup namespaces, a root of its own',
+  isolated: 'namespaces, a root; no limits, no filter',
   fresh: 'process, namespaces, /dev',
   program: 'bwrap',
   install: installCommand('bwrap'),

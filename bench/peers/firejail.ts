@@ -5,7 +5,7 @@ import type { Peer } from './peer.ts'
 
 export const firejail: Peer = {
   name: 'firejail --net=none',
-  isolated: 'mount pid net ipc namespaces; the root is the host’s, parts of it masked; no limits',
+  isolated: 'namespaces but user; the host’s root, no limits',
   fresh: 'process, namespaces',
   program: 'firejail',
   install: installCommand('firejail'),

@@ -26,7 +26,7 @@ interface Result {
 
 export const goJudge: CalledPeer = {
   name: 'go-judge over HTTP, forked ahead',
-  isolated: 'user mount pid net ipc uts cgroup namespaces, a root of its own, cgroup limits; no seccomp filter',
+  isolated: 'namespaces, a root, limits; no filter',
   fresh: 'process; its container is cleared and used again',
   package: 'go-judge',
   async open({ root }) {

@@ -14,8 +14,7 @@ const OPTIONS = ['--quiet', '--pipe', '--read-only', '--private-network', ...WIT
 
 export const nspawn: Peer = {
   name: 'systemd-nspawn --private-network',
-  isolated:
-    'mount pid net ipc uts cgroup namespaces, a root of its own, a seccomp filter; no user namespace, no limits',
+  isolated: 'namespaces but user, a root, a filter; no limits',
   fresh: 'process, namespaces, /dev, /run, /tmp',
   program: 'systemd-nspawn',
   install: installCommand('systemd-nspawn'),

@@ -19,7 +19,7 @@ export const crun: Peer = oci('crun')
 function oci(name: 'runc' | 'crun'): Peer {
   return {
     name: `${name} run`,
-    isolated: 'mount pid net ipc uts cgroup namespaces, a root of its own, cgroup limits; no seccomp filter',
+    isolated: 'namespaces but user, a root, limits; no filter',
     fresh: 'process, namespaces, cgroups, /dev',
     program: name,
     install: installCommand(name),

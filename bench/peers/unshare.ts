@@ -17,7 +17,7 @@ const KINDS = [
 
 export const unshare: Peer = {
   name: 'unshare(1), all namespaces',
-  isolated: 'eight namespaces; the root is the host’s',
+  isolated: 'all namespaces; the host’s root, no limits',
   fresh: 'process, namespaces',
   program: 'unshare',
   install: installCommand('unshare'),
