@@ -18,7 +18,8 @@ export type Point = readonly [percentile: number, us: number]
 
 /** Dense where calls differ: towards the slowest. */
 const PERCENTILES = [
-  0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97, 98, 99, 99.25, 99.5, 99.75, 99.9,
+  ...[0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97, 98],
+  ...[99, 99.25, 99.5, 99.75, 99.9, 99.95, 99.99],
 ]
 
 export class Latency {
@@ -66,7 +67,7 @@ export class Latency {
   distribution(): Point[] {
     const { count } = this
     if (count === 0) return []
-    const known = PERCENTILES.filter((percentile) => percentile <= 100 - 100 / count)
+    const known = PERCENTILES.filter((percentile) => percentile < 100 - 100 / count)
     return [...known.map((percentile): Point => [percentile, this.#percentileUs(percentile)]), [100, this.maxUs]]
   }
 

@@ -10,6 +10,8 @@ const HEIGHT = 330
 const FRAME = { left: 62, right: 270, top: 12, bottom: 40 }
 const LINE_HEIGHT = 14
 const LABEL_CHARACTERS = 40
+/** The slowest in ten thousand. */
+const NINES_MAX = 4
 /** Fewer calls than that have no tail to draw. */
 const CALLS_MIN = 100
 /** More lines than that are told apart by nobody. */
@@ -26,25 +28,29 @@ interface Curve {
 export function drawCurves(rows: readonly RowResult[]): Markup | undefined {
   const known = rows.flatMap(({ name, latency }) => (latency && latency.count >= CALLS_MIN ? [{ name, latency }] : []))
   if (known.length < 2 || known.length > ROWS_MAX) return
-  const nines = Math.max(2, ...known.map(({ latency }) => Math.min(4, Math.log10(latency.count))))
+  const nines = Math.max(2, ...known.map(({ latency }) => Math.min(NINES_MAX, Math.log10(latency.count))))
   const scale = logarithmic(known.flatMap(({ latency }) => latency.distribution.map(([, us]) => us)))
   const right = WIDTH - FRAME.right
-  const x = (percentile: number, count: number) => {
-    const rarity = percentile === 100 ? Math.log10(count) : -Math.log10(1 - percentile / 100)
-    return FRAME.left + (Math.min(rarity, nines) / nines) * (right - FRAME.left)
-  }
+  const x = (percentile: number, count = 1) => FRAME.left + (rarityOf(percentile, count) / nines) * (right - FRAME.left)
   const y = (us: number) => HEIGHT - FRAME.bottom - scale.at(us) * (HEIGHT - FRAME.bottom - FRAME.top)
   const curves = known.map(({ name, latency }, index): Curve => {
-    const points = latency.distribution.map(([percentile, us]) => [x(percentile, latency.count), y(us)] as const)
+    const { count, distribution } = latency
+    const seen = distribution.filter(([percentile]) => rarityOf(percentile, count) <= nines)
+    const points = seen.map(([percentile, us]) => [x(percentile, count), y(us)] as const)
     return { name, points, dash: DASHES[index % DASHES.length] ?? '' }
   })
   const percentiles = [0, 50, 90, 99, 99.9, 99.99].filter((one) => -Math.log10(1 - one / 100) <= nines + 0.01)
   return markup`<svg class="curves" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Latency by percentile, both axes logarithmic">
 ${scale.ticks.map((tick) => markup`<line x1="${FRAME.left}" x2="${right}" y1="${y(tick)}" y2="${y(tick)}" class="grid"/><text x="${FRAME.left - 8}" y="${y(tick) + 4}" text-anchor="end">${formatTick(tick)}</text>`)}
-${percentiles.map((one) => markup`<line x1="${x(one, 1)}" x2="${x(one, 1)}" y1="${FRAME.top}" y2="${HEIGHT - FRAME.bottom}" class="grid"/><text x="${x(one, 1)}" y="${HEIGHT - FRAME.bottom + 17}" text-anchor="middle">${one === 0 ? 'fastest' : `p${one}`}</text>`)}
+${percentiles.map((one) => markup`<line x1="${x(one)}" x2="${x(one)}" y1="${FRAME.top}" y2="${HEIGHT - FRAME.bottom}" class="grid"/><text x="${x(one)}" y="${HEIGHT - FRAME.bottom + 17}" text-anchor="middle">${one === 0 ? 'fastest' : `p${one}`}</text>`)}
 <text x="${(FRAME.left + right) / 2}" y="${HEIGHT - 6}" text-anchor="middle" class="faint">part of the calls that took no longer</text>
-${curves.map(drawCurve)}
+${curves.toSorted((a, b) => Number(isOurs(a.name)) - Number(isOurs(b.name))).map(drawCurve)}
 ${drawLabels(curves, right)}</svg>`
+}
+
+/** How many nines; the slowest of all is one in as many as there are. */
+function rarityOf(percentile: number, count: number): number {
+  return percentile === 100 ? Math.log10(count) : -Math.log10(1 - percentile / 100)
 }
 
 function drawCurve({ name, points, dash }: Curve): Markup {

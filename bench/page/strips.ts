@@ -78,10 +78,10 @@ function drawRow(name: string, picture: Markup, value: string): Markup {
 }
 
 function drawAxis(scale: Scale): Markup {
-  const labels = scale.ticks.map((tick) => {
+  const labels = scale.ticks.map((tick, index) => {
     const at = scale.at(tick)
-    const anchor = at < 0.04 ? 'start' : at > 0.96 ? 'end' : 'middle'
-    return markup`<text x="${at * 100}%" y="16" text-anchor="${anchor}">${formatTick(tick)}</text>`
+    const anchor = at < 0.01 ? 'start' : at > 0.99 ? 'end' : 'middle'
+    return markup`<text x="${at * 100}%" y="16" text-anchor="${anchor}" class="tick-${index % 2}">${formatTick(tick)}</text>`
   })
   return markup`<svg height="${ROW_HEIGHT}" aria-hidden="true">${labels}</svg>`
 }

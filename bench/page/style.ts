@@ -54,7 +54,7 @@ svg text { fill: currentColor; font-size: 12px }
 .lead { fill: none; stroke: var(--rule) } text.ours { fill: var(--ours); font-weight: 600 } text.faint { fill: var(--faint) }
 .stack { margin: .2rem 0 .6rem } .stack text { font-size: 11px }
 .part-0 rect { fill: var(--ours) } .part-0 text { fill: var(--paper) } .part-1 rect { fill: var(--rule) } .stack rect { stroke: var(--paper) }
-@media (max-width: 44rem) { body { padding: 1rem .8rem } .curves { min-width: 46rem } .chart, .small { grid-template-columns: fit-content(7rem) 1fr max-content; gap: 0 .5rem } .stack text { display: none } }
+@media (max-width: 44rem) { body { padding: 1rem .8rem } .curves { min-width: 46rem } .chart, .small { grid-template-columns: fit-content(7rem) 1fr max-content; gap: 0 .5rem } .stack text, .tick-1, .claims .picture, .claims th:nth-child(2) { display: none } }
 @media print { :root { --paper: #fff; --ink: #000; --faint: #333; --rule: #c4c4c4; --panel: #fff; --ours: #10365c; --others: #a0a0a0;
   --warn: #000; --warn-panel: #fff; --good: #000; --bad: #000; color-scheme: light }
   @page { margin: 14mm 12mm }
