@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { build, type Histogram } from 'hdr-histogram-js'
-import type { Figure } from './scenario.ts'
+import type { FigureResult } from './result.ts'
 
 export interface Summary {
   readonly count: number
@@ -75,6 +75,9 @@ export class Latency {
     return this.#histogram.getValueAtPercentile(percentile) / 1000
   }
 }
+
+/** As a scenario says it, before there are runs to compare. */
+type Figure = Omit<FigureResult, 'runs'>
 
 /** A number of which less is better. */
 export function lower(value: number, unit = ''): Figure {
