@@ -3,8 +3,8 @@ import { higher, Latency, lower, MachineTime } from '../measure.ts'
 import { atLeast, atMost, type Figure, type Row, type Section } from '../scenario.ts'
 import type { Told } from './http-load.ts'
 
-export const FRESH = { name: 'Mayfly, a fresh sandbox each', isolated: 'all of it', fresh: 'all of it' }
-export const REUSED = { name: 'Mayfly, reused sandboxes', isolated: 'all of it', fresh: '-' }
+export const FRESH = { name: 'Mayfly, fresh', isolated: 'all of it', fresh: 'all of it' }
+export const REUSED = { name: 'Mayfly, reused', isolated: 'all of it', fresh: '-' }
 export const HONO = { name: 'plain hono', isolated: '-', fresh: '-' }
 
 const FRESH_P50_MAX = 1.3
