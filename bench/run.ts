@@ -38,7 +38,11 @@ export async function runPlan(plan: Plan, interruption: Interruption, hearers: H
   const host = await describeHost(await versionsOfPeers())
   hearers.onHost(host)
   const endWatch = watchOthers()
-  const bed = await openBed()
+  const bed = await openBed().catch((error: unknown) => {
+    // A signal to the whole group of processes has ended the compiler.
+    interruption.check()
+    throw error
+  })
   const scenarios = await runScenarios(plan, interruption, bed, hearers)
   const ratios = scenarios.flatMap(({ sections }) => sections.flatMap((section) => section.ratios))
   return {
@@ -56,7 +60,7 @@ export async function runPlan(plan: Plan, interruption: Interruption, hearers: H
   }
 }
 
-async function runScenarios(
+export async function runScenarios(
   plan: Plan,
   interruption: Interruption,
   bed: Bed,
