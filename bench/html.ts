@@ -74,7 +74,7 @@ function renderSection(section: SectionResult): Markup {
   const { id, title, method, rows, notes } = section
   return markup`<section id="${id}"><h3>${title}</h3>
 <p class="method">${method}</p>
-${drawSection(section)}
+<div class="${rows.some(({ name }) => isOurs(name)) ? 'compared' : 'own'}">${drawSection(section)}</div>
 ${renderRows(rows)}
 ${notes.length > 0 && markup`<ul class="notes">${notes.map((note) => markup`<li>${note}</li>`)}</ul>`}
 </section>
@@ -94,7 +94,7 @@ function renderRows(rows: readonly RowResult[]): Markup {
   const hasLatency = rows.some(({ latency }) => latency !== undefined)
   const hasMore = rows.some(({ isolated, fresh }) => isolated !== undefined || fresh !== undefined)
   const headings = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures ?? {})))]
-  const numbers = [...(hasLatency ? ['p50', 'p90', 'p99', 'p99.9', 'calls'] : []), ...headings]
+  const numbers = [...(hasLatency ? ['p50', 'p90', 'p99', 'p99.9', 'n'] : []), ...headings]
   const words = hasMore ? ['isolated', 'fresh per call'] : []
   const body = rows.map((row) => {
     const cells = [

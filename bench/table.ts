@@ -3,6 +3,8 @@ import { styleText } from 'node:util'
 
 const WIDTH_MIN = 120
 const WIDTH_MAX = 160
+/** Where nobody says how wide it is. */
+const WIDTH_OF_FILE = 140
 const GAP = '  '
 /** Words narrower than that are no longer read. */
 const COLUMN_MIN = 12
@@ -78,5 +80,5 @@ function fold(text: string, width: number): string[] {
 }
 
 function widthOfTerminal(): number {
-  return Math.min(WIDTH_MAX, Math.max(WIDTH_MIN, process.stdout.columns ?? WIDTH_MIN))
+  return Math.min(WIDTH_MAX, Math.max(WIDTH_MIN, process.stdout.columns ?? WIDTH_OF_FILE))
 }

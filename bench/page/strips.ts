@@ -55,9 +55,11 @@ ${known.map(({ name, latency }) => drawRow(name, drawStage(latency, scale), `${f
 <p class="key">the bar is the median, the line reaches to p90; ${formatDuration(sum)} is the sum of medians</p></div>`
 }
 
-/** One small chart for each heading, since each has a unit of its own. */
+/** One small chart for each heading, since each has a unit of its own; nothing but zeros is for the table to say. */
 export function drawFigures(rows: readonly RowResult[]): Markup {
-  const headings = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures ?? {})))]
+  const headings = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures ?? {})))].filter((heading) =>
+    rows.some(({ figures }) => figures?.[heading]?.runs.some((value) => value !== 0)),
+  )
   const charts = headings.map((heading) => {
     const known = rows.flatMap(({ name, figures }) => {
       const figure = figures?.[heading]

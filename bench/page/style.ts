@@ -45,8 +45,8 @@ tr.ours th { font-weight: 600; color: var(--ours) }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: .4rem 2.2rem }
 svg { display: block; width: 100%; overflow: visible } .key svg { display: inline-block; width: 120px; vertical-align: -2px; margin-right: .3rem }
 svg text { fill: currentColor; font-size: 12px }
-.fill { fill: var(--others) } .ours .fill, .stages .fill, .fill.ours { fill: var(--ours) } .far { opacity: .75 }
-.tail { stroke: var(--others); stroke-width: 1.5 } .ours .tail, .stages .tail { stroke: var(--ours) }
+.fill { fill: var(--others) } .ours .fill, .own .fill, .stages .fill, .fill.ours { fill: var(--ours) } .far { opacity: .75 }
+.tail { stroke: var(--others); stroke-width: 1.5 } .ours .tail, .own .tail, .stages .tail { stroke: var(--ours) }
 .ring { stroke: var(--paper); stroke-width: 1.5 }
 .grid { stroke: var(--rule); stroke-width: 1 }
 .bound { stroke: var(--ink); stroke-width: 2 } .range { stroke: var(--ink); stroke-width: 1.2 }
