@@ -102,7 +102,9 @@ function readProcesses(): Map<string, Process> {
     if (parent === 2) continue
     // utime, stime, and those of children that ended.
     const ticks = fields.slice(11, 15).reduce((sum, count) => sum + Number(count), 0)
-    processes.set(`${pid} ${fields[19]}`, { pid, name: stat.slice(stat.indexOf('(') + 1, end), ticks })
+    // Anybody may name a process, and a terminal obeys what is no text.
+    const printable = stat.slice(stat.indexOf('(') + 1, end).replaceAll(/[^ -~]/g, '?')
+    processes.set(`${pid} ${fields[19]}`, { pid, name: printable, ticks })
   }
   return processes
 }

@@ -59,7 +59,7 @@ svg text { fill: currentColor; font-size: 12px }
   --warn: #000; --warn-panel: #fff; --good: #000; --bad: #000; color-scheme: light }
   @page { margin: 14mm 12mm }
   body { max-width: none; padding: 0; font-size: 10.5px } nav { display: none } a { text-decoration: none }
-  h2, h3, .method { break-after: avoid } tr, .chart, .curves, .warnings { break-inside: avoid }
+  h2, h3, .method { break-after: avoid } tr, .chart, .curves, .warnings, .method { break-inside: avoid }
   .scroll { overflow: visible } .words { min-width: 6rem } .charts { grid-template-columns: 1fr 1fr }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 `
