@@ -21,8 +21,9 @@ interface Snapshot {
   readonly throttled: number
 }
 
-interface Process {
+export interface Process {
   readonly pid: number
+  readonly parent: number
   readonly name: string
   readonly ticks: number
 }
@@ -39,7 +40,7 @@ export async function sampleOthers(): Promise<string[]> {
   const others = total === 0 ? 0 : Math.max(0, busy - own) / total
   const warnings: string[] = []
   if (others > OTHERS_MAX) {
-    const names = namesOf(busyBetween(before, after), SAMPLE_MS / TICK_MS)
+    const names = namesOf(busyBetween(before.processes, after.processes), SAMPLE_MS / TICK_MS)
     warnings.push(
       `others took ${percent(others)} of the processors just before the start${names}: their work is in every number`,
     )
@@ -56,7 +57,7 @@ export function watchOthers(): () => string[] {
     const total = totalBetween(before, after)
     const warnings: string[] = []
     // Whoever was there before is not of this run; what they started and waited for counts as theirs.
-    const busy = busyBetween(before, after)
+    const busy = busyBetween(before.processes, after.processes)
     const others = busy.reduce((sum, { ticks }) => sum + ticks, 0) / Math.max(1, total)
     if (others > OTHERS_MAX) {
       const names = namesOf(busy, total / availableParallelism())
@@ -98,13 +99,13 @@ function readProcesses(): Map<string, Process> {
     if (stat === null) continue
     const end = stat.lastIndexOf(')')
     const fields = stat.slice(end + 2).split(' ')
-    const [parent] = fields.slice(1).map(Number)
+    const parent = Number(fields[1])
     if (parent === 2) continue
     // utime, stime, and those of children that ended.
     const ticks = fields.slice(11, 15).reduce((sum, count) => sum + Number(count), 0)
     // Anybody may name a process, and a terminal obeys what is no text.
     const printable = stat.slice(stat.indexOf('(') + 1, end).replaceAll(/[^ -~]/g, '?')
-    processes.set(`${pid} ${fields[19]}`, { pid, name: printable, ticks })
+    processes.set(`${pid} ${fields[19]}`, { pid, parent, name: printable, ticks })
   }
   return processes
 }
@@ -114,16 +115,33 @@ function ticksOf({ processes }: Snapshot, pid: number): number {
   return 0
 }
 
-/** Those of both snapshots that did something, the busiest first, and not this process. */
-function busyBetween(before: Snapshot, after: Snapshot): Process[] {
+/**
+ * Those of both snapshots that did something, the busiest first, and not this process. A parent is credited with the
+ * whole life of a child that ended: what the child had done before is taken off again.
+ */
+export function busyBetween(before: Snapshot['processes'], after: Snapshot['processes']): Process[] {
+  const creditedBefore = creditedFrom(before, after)
   const busy: Process[] = []
-  for (const [key, { pid, name, ticks }] of after.processes) {
-    const earlier = before.processes.get(key)
-    if (earlier !== undefined && pid !== process.pid && ticks > earlier.ticks) {
-      busy.push({ pid, name, ticks: ticks - earlier.ticks })
-    }
+  for (const [key, one] of after) {
+    const earlier = before.get(key)
+    if (earlier === undefined || one.pid === process.pid) continue
+    const ticks = one.ticks - earlier.ticks - (creditedBefore.get(one.pid) ?? 0)
+    if (ticks > 0) busy.push({ ...one, ticks })
   }
   return busy.toSorted((a, b) => b.ticks - a.ticks)
+}
+
+/** By pid, what it inherited from children that were there before: all of theirs up to then. */
+function creditedFrom(before: Snapshot['processes'], after: Snapshot['processes']): Map<number, number> {
+  const credited = new Map<number, number>()
+  const parents = new Map([...before].map(([key, one]) => [one.pid, { key, ...one }]))
+  for (const [key, { parent, ticks }] of before) {
+    if (after.has(key)) continue
+    let heir = parents.get(parent)
+    while (heir !== undefined && !after.has(heir.key)) heir = parents.get(heir.parent)
+    if (heir !== undefined) credited.set(heir.pid, (credited.get(heir.pid) ?? 0) + ticks)
+  }
+  return credited
 }
 
 function namesOf(busy: readonly Process[], ticks: number): string {
