@@ -1,6 +1,6 @@
 // Whether the benchmark still runs and every contender answers right. Says nothing about speed: that needs a quiet host.
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -8,6 +8,8 @@ import { readResult } from '../../bench/result.ts'
 
 const MAIN = join(import.meta.dirname, '../../bench/main.ts')
 const folder = mkdtempSync(join(tmpdir(), 'mayfly bench-'))
+// The server that is called over HTTP is nobody in particular and must find its home.
+chmodSync(folder, 0o755)
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
