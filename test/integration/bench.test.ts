@@ -1,6 +1,7 @@
 // Whether the benchmark still runs and every contender answers right. Says nothing about speed: that needs a quiet host.
-import { execFile } from 'node:child_process'
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -13,8 +14,9 @@ chmodSync(folder, 0o755)
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
+const env = { ...process.env, MAYFLY_HOME: join(folder, 'home'), NO_COLOR: '1' }
+
 function bench(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const env = { ...process.env, MAYFLY_HOME: join(folder, 'home'), NO_COLOR: '1' }
   return new Promise((resolve) => {
     const child = execFile(process.execPath, [MAIN, ...args], { env }, (_, out, err) =>
       resolve({ code: child.exitCode ?? -1, out, err }),
@@ -25,7 +27,8 @@ function bench(...args: string[]): Promise<{ code: number; out: string; err: str
 describe('npm run bench', () => {
   it('runs every scenario, checks every answer and writes what it measured', async () => {
     const json = join(folder, 'result.json')
-    const { code, out, err } = await bench('--quick', '--json', json)
+    const html = join(folder, 'page.html')
+    const { code, out, err } = await bench('--quick', '--json', json, '--html', html)
     expect({ code, err: code === 0 ? '' : err + out }).toEqual({ code: 0, err: '' })
     const result = readResult(json)
     expect(result.scenarios.map(({ name }) => name)).toEqual(expect.arrayContaining(['lease', 'kill']))
@@ -44,6 +47,20 @@ describe('npm run bench', () => {
     expect(result.answersChecked).toBeGreaterThanOrEqual(result.sandboxesSeen)
     expect(result.ratios).toEqual(sections.flatMap(({ ratios }) => ratios))
     expect(result.ratios.length).toBeGreaterThan(0)
+    const page = readFileSync(html, 'utf8')
+    for (const { id } of sections) expect(page).toContain(`<section id="${id}">`)
+    expect((await bench('compare', json, json)).code).toBe(0)
+  })
+
+  it('leaves nothing behind when it is interrupted', async () => {
+    // A group of its own, as a terminal has it: the signal reaches every child too.
+    const child = spawn(process.execPath, [MAIN, 'lease'], { env, detached: true, stdio: ['ignore', 'ignore', 'pipe'] })
+    const exited = once(child, 'exit')
+    await Promise.race([once(child.stderr, 'data'), exited])
+    process.kill(-(child.pid ?? 0), 'SIGINT')
+    expect(await exited).toEqual([130, null])
+    // The pools are closed: whoever comes next can open them at once.
+    expect(await bench('kill', '--quick')).toMatchObject({ code: 0 })
   })
 
   it('names what it can run when asked for what it cannot', async () => {
