@@ -52,6 +52,7 @@ export class Generator {
   }
 
   close(): void {
-    this.#child.disconnect()
+    // Ended already where a signal went to all of us.
+    if (this.#child.connected) this.#child.disconnect()
   }
 }

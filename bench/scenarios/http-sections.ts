@@ -23,11 +23,14 @@ export class Tally {
     return (this.latency.count / this.#ms) * 1000
   }
 
+  get cpuPerCall(): Readonly<Record<string, Figure>> {
+    return { 'CPU per call': lower(this.machine.busyUs / this.latency.count, 'µs') }
+  }
+
   get figures(): Readonly<Record<string, Figure>> {
     const { count } = this.latency
     return {
       calls: higher(this.perSecond, '/s'),
-      'CPU per call': lower(this.machine.busyUs / count, 'µs'),
       'started cold': lower((this.#cold / count) * 100, '%'),
       refused: lower(this.#refused),
     }
@@ -77,7 +80,7 @@ export function describeSaturated(
       `${ECHO}; ${rounds} stretches of ${ms / 1000} s a side in turns, each from a full pool at rest. A fresh sandbox each ` +
       'empties the pool: its calls per second are what is made anew. CPU is that of the whole machine, the load’s included',
     chart: 'latency',
-    rows: rowsOf(tallies, ({ figures }) => ({ figures })),
+    rows: rowsOf(tallies, ({ figures, cpuPerCall }) => ({ figures: { ...figures, ...cpuPerCall } })),
     ratios: [
       atLeast(
         `reused calls per second over HTTP, ${connections} connections, over plain hono`,

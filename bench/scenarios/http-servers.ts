@@ -37,7 +37,12 @@ export async function startHono(): Promise<Server> {
   const [{ url }] = (await Promise.race([once(child, 'message'), failure(child, 'hono', () => '')])) as [
     { url: string },
   ]
-  return { url, close: async () => child.disconnect() }
+  return {
+    url,
+    async close() {
+      if (child.connected) child.disconnect()
+    },
+  }
 }
 
 export async function startMayfly(bed: Bed, functions: readonly HttpFunction[]): Promise<MayflyServer> {
