@@ -100,7 +100,8 @@ export type CoreEvent =
   | { kind: 'again'; slot: number; function: number }
   | { kind: 'failed'; slot: number; function: number; failure: BuildFailure }
   | { kind: 'broken'; slot: number; function: number; what: string }
-  | { kind: 'gone'; slot: number }
+  /** How long its end took, step by step; zeros where it never became ready. */
+  | { kind: 'gone'; slot: number; stageNs: Record<string, number> }
   | { kind: 'unpacked'; token: number; errno: number; message: string }
   | { kind: 'lost'; why: string }
 
@@ -111,7 +112,8 @@ export interface Core {
   unpack(token: number, digest: string, path: string): void
   /** Returns the generation. An awaited sandbox is ready once its program is started, at rest or not. */
   build(slot: number, id: number, isAwaited: boolean): number
-  call(slot: number, payload: Uint8Array, limits?: NativeLimits): void
+  /** `isAlone`: no other call is running, so that the function may have this thread's processor. */
+  call(slot: number, payload: Uint8Array, isAlone: boolean, limits?: NativeLimits): void
   /** Memory bytes and tasks of the parked sandbox. */
   held(slot: number): [memoryBytes: number, tasks: number]
   cancel(slot: number, generation: number): boolean

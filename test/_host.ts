@@ -6,13 +6,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 export interface Audit {
   /** Processes under ids of the pool, by name, sorted. */
   readonly processes: readonly string[]
-  /** Folders of the pool's instance in any hierarchy. */
+  /** Folders of the pool's instance in any hierarchy, without the groups that are kept for the next sandbox. */
   readonly cgroups: number
   /** /proc/self/mountinfo of the host's mount namespace. */
   readonly mounts: string
   /** How many namespaces of each kind the pool's processes are in. */
   readonly namespaces: Readonly<Record<string, number>>
-  /** Of this process, which holds the worker. */
+  /** Of this process, which holds the worker, without the files of such groups. */
   readonly descriptors: number
 }
 
@@ -26,13 +26,33 @@ export const UID_BASE = 0x7100_0000 + (process.pid % 4096) * UID_COUNT
 
 export function audit(instance: string): Audit {
   const ours = processesOfPool()
+  const nodes = cgroupMounts().map((mount) => join(mount, `mayfly-${UID_BASE}`, instance))
+  const kept = new Set(nodes.flatMap(emptyLeavesOf))
   return {
     processes: ours.map(({ name }) => name).sort(),
-    cgroups: cgroupMounts().reduce((sum, mount) => sum + foldersAt(join(mount, `mayfly-${UID_BASE}`, instance)), 0),
+    cgroups: nodes.reduce((sum, node) => sum + foldersAt(node) - emptyLeavesOf(node).length, 0),
     mounts: readFileSync('/proc/self/mountinfo', 'utf8'),
     namespaces: Object.fromEntries(NAMESPACES.map((kind) => [kind, countNamespaces(ours, kind)])),
-    descriptors: readdirSync('/proc/self/fd').length,
+    descriptors: readdirSync('/proc/self/fd').filter((fd) => !kept.has(leafOf(fd))).length,
   }
+}
+
+/** As `f1/s2`: groups that wait, with nobody in them, for the next sandbox of a slot; how many is up to the kernel. */
+function emptyLeavesOf(node: string): string[] {
+  const functions = foldersIn(node)
+  const leaves = functions.flatMap((of) => foldersIn(join(node, of)).map((leaf) => join(of, leaf)))
+  return leaves.filter((leaf) => tolerant(() => readFileSync(join(node, leaf, 'cgroup.procs'), 'utf8')) === '')
+}
+
+function foldersIn(path: string): string[] {
+  const entries = tolerant(() => readdirSync(path, { withFileTypes: true })) ?? []
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
+}
+
+/** The leaf, as `f1/s2`, whose file this descriptor of ours is. */
+function leafOf(fd: string): string {
+  const path = tolerant(() => readlinkSync(`/proc/self/fd/${fd}`)) ?? ''
+  return /\/(f\d+\/s\d+)\/[^/]+$/.exec(path)?.[1] ?? ''
 }
 
 /** Removes the nodes that a pool of these ids leaves for the next one, which no other test will be. */

@@ -35,6 +35,8 @@ export class SlotTable {
   readonly #house: House
   readonly #occupants: (Occupant | undefined)[]
   readonly #cold: number[]
+  /** Of each slot, by id. */
+  readonly #lastFunctions: number[] = []
   readonly #entries = new Map<number, FunctionPool>()
   readonly #deploying = new Map<FunctionPool, { resolve: () => void; reject: (error: PlatformError) => void }>()
   readonly #defining = new Map<number, (errno: number) => void>()
@@ -100,13 +102,20 @@ export class SlotTable {
   /** After an answer: what it takes to serve the next one is done now only if that is urgent. */
   unlease(slot: number, entry: FunctionPool): void {
     entry.leased -= 1
+    if (entry.spec.reuse === 'function' && this.#isReused(slot, entry)) return
+    this.#tidying.used(entry.isShort)
+  }
+
+  /** Whether the slot serves on: at once, or when an `again` tells that it was made fit for it. */
+  #isReused(slot: number, entry: FunctionPool): boolean {
+    const state = this.#house.core.state(slot)
+    if (state === 'ready') this.#offer(slot, entry.id)
     const occupant = this.#occupants[slot]
-    if (occupant !== undefined && entry.spec.reuse === 'function' && this.#house.core.state(slot) === 'resetting') {
+    if (state === 'resetting' && occupant !== undefined) {
       occupant.isResetting = true
       entry.resetting += 1
-      return
     }
-    this.#tidying.used(entry.isShort)
+    return state === 'ready' || state === 'resetting'
   }
 
   refill(entry: FunctionPool): void {
@@ -182,7 +191,7 @@ export class SlotTable {
   }
 
   #build(entry: FunctionPool): boolean {
-    const slot = this.#cold.pop()
+    const slot = this.#takeCold(entry)
     if (slot === undefined) {
       if (entry.isWaitedFor) this.#evictFor(entry)
       return false
@@ -190,6 +199,7 @@ export class SlotTable {
     entry.warming += 1
     this.#warming += 1
     const generation = this.#house.core.build(slot, entry.id, entry.isWaitedFor)
+    this.#lastFunctions[slot] = entry.id
     this.#occupants[slot] = {
       entry,
       generation,
@@ -199,6 +209,12 @@ export class SlotTable {
       isResetting: false,
     }
     return true
+  }
+
+  /** A slot that was the function's before if there is one: sandboxd may have kept its cgroup. */
+  #takeCold(entry: FunctionPool): number | undefined {
+    const index = this.#cold.findLastIndex((slot) => this.#lastFunctions[slot] === entry.id)
+    return index >= 0 ? this.#cold.splice(index, 1)[0] : this.#cold.pop()
   }
 
   /** Somebody waits and no slot is cold: the function with the most idle sandboxes gives one. */

@@ -16,10 +16,11 @@ privileged('procfs', () => {
   let tracer: ChildProcess
 
   beforeAll(async () => {
-    const sandboxd = processesOfPool().find(({ uid, name }) => uid === UID_BASE && name === 'mayfly-sandboxd')
+    // Which every builder is cloned from.
+    const nursery = processesOfPool().find(({ uid, name }) => uid === UID_BASE && name === 'mayfly-nursery')
     const calls = 'trace=openat,open,openat2,creat,pivot_root'
-    tracer = spawn('strace', ['-f', '-q', '-e', calls, '-o', file, '-p', `${sandboxd?.pid}`], { stdio: 'ignore' })
-    await until(() => tracedBy(sandboxd?.pid ?? 0) === tracer.pid)
+    tracer = spawn('strace', ['-f', '-q', '-e', calls, '-o', file, '-p', `${nursery?.pid}`], { stdio: 'ignore' })
+    await until(() => tracedBy(nursery?.pid ?? 0) === tracer.pid)
   })
 
   afterAll(async () => {

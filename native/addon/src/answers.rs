@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mayfly_core::board::{Verdict, now_ns};
 use mayfly_core::cgroup::{Incidents, Usage};
 use mayfly_core::packet;
-use mayfly_core::protocol::{Contract, End, FromCall, ToCall};
+use mayfly_core::protocol::{Contract, End, FromCall, Remains, ToCall};
 use mayfly_core::watch::EventFlags;
 use rustix::net::RecvFlags;
 
-use crate::pool::{Done, Happening, Pool, Source};
+use crate::pool::{Done, Happening, KnownFiles, Pool, Source};
 use crate::slot::{Call, Counters, Evidence, Sandbox, Slot, Streams};
 use mayfly_core::link::{self, Answer};
 
@@ -234,7 +234,7 @@ impl Pool {
         out.push(Happening::Done { slot, done, logs, usage, incidents });
         let is_reusable = self.functions.get(&sandbox.function).is_some_and(|function| function.is_reusable);
         if is_reusable {
-            self.reset(slot, sandbox, out);
+            self.reset(slot, sandbox);
         } else {
             self.slots[slot as usize] = Slot::Poisoned { sandbox, call: None };
             self.destroy_later(slot);
@@ -260,9 +260,8 @@ impl Pool {
     }
 
     /// Leased -> Resetting -> Ready, or Poisoned when it is not clean.
-    fn reset(&mut self, slot: u32, mut sandbox: Sandbox, out: &mut Vec<Happening>) {
+    fn reset(&mut self, slot: u32, mut sandbox: Sandbox) {
         let restored = self.restore_limits(&mut sandbox);
-        let function = sandbox.function;
         let is_clean = restored.is_ok()
             && match sandbox.contract {
                 // One process that goes on: nothing else may be left running, and nothing unread.
@@ -272,6 +271,10 @@ impl Pool {
                 }
                 // init ends whatever is left and starts the program anew.
                 Contract::Stdio => {
+                    // What init starts now would keep to init's processor for good.
+                    if std::mem::take(&mut sandbox.is_pinned) {
+                        self.affinity.widen(&sandbox.processes);
+                    }
                     sandbox.streams = None;
                     packet::send(&sandbox.call, &ToCall::Reset, &[], None).is_ok()
                 }
@@ -283,8 +286,8 @@ impl Pool {
                 self.destroy(slot);
             }
             (true, true) => {
+                // The answer itself tells: whoever takes it finds the slot ready.
                 self.slots[slot as usize] = Slot::Ready { sandbox };
-                out.push(Happening::Again { slot, function });
             }
             (true, false) => self.slots[slot as usize] = Slot::Resetting { sandbox },
         }
@@ -352,12 +355,11 @@ impl Pool {
         slot: u32,
         verdict: Option<Verdict>,
         detail: u64,
-        usage: Usage,
-        incidents: Incidents,
+        remains: &Remains,
         out: &mut Vec<Happening>,
     ) {
         let judged = |verdict: Option<Verdict>| Done::Judged { verdict: verdict.unwrap_or(Verdict::Lost), detail };
-        match std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) {
+        let sandbox = match std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) {
             Slot::Poisoned { mut sandbox, call: Some(evidence) } => {
                 let done = match evidence {
                     Evidence::Judged => judged(verdict),
@@ -370,14 +372,16 @@ impl Pool {
                     Evidence::NotStarted { stage, errno } => Done::NotStarted { stage, errno },
                 };
                 let logs = sandbox.logs.take();
-                let (usage, incidents) = since(sandbox.before, usage, incidents);
+                let (usage, incidents) = since(sandbox.before, remains);
                 out.push(Happening::Done { slot, done, logs, usage, incidents });
+                Some(sandbox)
             }
             Slot::Leased { mut sandbox, .. } => {
                 drain_log(&mut sandbox);
                 let logs = sandbox.logs.take();
-                let (usage, incidents) = since(sandbox.before, usage, incidents);
+                let (usage, incidents) = since(sandbox.before, remains);
                 out.push(Happening::Done { slot, done: judged(verdict), logs, usage, incidents });
+                Some(sandbox)
             }
             Slot::Ready { sandbox } | Slot::Resetting { sandbox } => {
                 let what = match verdict {
@@ -386,15 +390,22 @@ impl Pool {
                     _ => "it died before it was called".to_owned(),
                 };
                 out.push(Happening::Broken { slot, function: sandbox.function, what });
+                Some(sandbox)
             }
-            Slot::Warming { .. } | Slot::Poisoned { call: None, .. } | Slot::Retired { .. } | Slot::Cold => {}
-        }
-        out.push(Happening::Gone { slot });
+            Slot::Poisoned { sandbox, call: None } => Some(sandbox),
+            Slot::Retired { sandbox } => sandbox,
+            Slot::Warming { .. } | Slot::Cold => None,
+        };
+        self.known_files[slot as usize] = sandbox
+            .filter(|_| remains.is_leaf_kept)
+            .map(|Sandbox { function, leaf, files, .. }| KnownFiles { function, leaf, files });
+        out.push(Happening::Gone { slot, exit_ns: remains.exit_ns, cgroup_ns: remains.cgroup_ns });
     }
 }
 
 /// The call's part of what its sandbox counted in all.
-fn since(before: Counters, mut usage: Usage, mut incidents: Incidents) -> (Usage, Incidents) {
+fn since(before: Counters, remains: &Remains) -> (Usage, Incidents) {
+    let Remains { mut usage, mut incidents, .. } = *remains;
     usage.cpu_ns = usage.cpu_ns.saturating_sub(before.cpu_ns);
     incidents.throttled_count = incidents.throttled_count.saturating_sub(before.throttled_count);
     incidents.pids_denied_count = incidents.pids_denied_count.saturating_sub(before.pids_denied_count);

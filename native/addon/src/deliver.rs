@@ -122,7 +122,9 @@ fn event(happening: Happening) -> serde_json::Value {
         Happening::Broken { slot, function, what } => {
             json!({ "kind": "broken", "slot": slot, "function": function, "what": what })
         }
-        Happening::Gone { slot } => json!({ "kind": "gone", "slot": slot }),
+        Happening::Gone { slot, exit_ns, cgroup_ns } => {
+            json!({ "kind": "gone", "slot": slot, "stageNs": { "exit": exit_ns, "cgroup": cgroup_ns } })
+        }
         Happening::Unpacked { token, errno, message } => {
             json!({ "kind": "unpacked", "token": token, "errno": errno, "message": message })
         }

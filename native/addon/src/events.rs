@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use mayfly_core::board::Board;
 use mayfly_core::cgroup::{File, LimitFiles};
 use mayfly_core::packet;
-use mayfly_core::protocol::{Event, Streams as StreamKinds, VERSION};
+use mayfly_core::protocol::{Contract, Event, Streams as StreamKinds, VERSION};
 use mayfly_core::watch::EventFlags;
 use rustix::net::RecvFlags;
+use rustix::process::Pid;
 
-use crate::pool::{Happening, Pool, Source};
+use crate::pool::{Happening, KnownFiles, Pool, Source};
 use crate::slot::{Counters, Logs, Sandbox, Slot, Streams};
 
 impl Pool {
@@ -35,7 +36,7 @@ impl Pool {
     }
 
     fn take_event(&mut self, packet: packet::Received<Event>, out: &mut Vec<Happening>) {
-        let packet::Received { message, descriptors, about } = packet;
+        let packet::Received { message, mut descriptors, about } = packet;
         match message {
             Event::Hello { version, slots, cgroup_mode, copies_writable } => {
                 match self.open_board(version, slots, descriptors) {
@@ -49,6 +50,7 @@ impl Pool {
                 generation,
                 streams,
                 files,
+                leaf,
                 stage_ns,
                 is_quiet_guess,
                 held_memory_bytes,
@@ -58,11 +60,17 @@ impl Pool {
                     return;
                 }
                 let Slot::Warming { function } = self.slots[slot as usize] else { return };
+                let known = self.known_files[slot as usize].take().filter(|known| known.leaf == leaf);
+                let files = match files {
+                    Some(kinds) => take_files(&kinds, &mut descriptors, streams),
+                    None => known.map(|known| known.files),
+                };
+                let group = files.map(|files| KnownFiles { function, leaf, files });
                 let held = (held_memory_bytes, held_tasks);
-                match self.take_sandbox(slot, function, streams, &files, descriptors, held) {
+                match self.take_sandbox(slot, group, streams, descriptors, held, about) {
                     Ok(sandbox) => {
                         self.slots[slot as usize] = Slot::Ready { sandbox };
-                        let pid = about.map_or(0, rustix::process::Pid::as_raw_pid);
+                        let pid = about.map_or(0, Pid::as_raw_pid);
                         out.push(Happening::Ready { slot, function, pid, stage_ns, is_quiet_guess });
                     }
                     Err(error) => {
@@ -79,11 +87,11 @@ impl Pool {
                     out.push(Happening::BuildFailed { slot, function, failure });
                 }
                 self.slots[slot as usize] = Slot::Cold;
-                out.push(Happening::Gone { slot });
+                out.push(Happening::Gone { slot, exit_ns: 0, cgroup_ns: 0 });
             }
-            Event::Gone { slot, generation, verdict, detail, usage, incidents } => {
+            Event::Gone { slot, generation, verdict, detail, remains } => {
                 if generation == self.generation(slot) {
-                    self.bury(slot, verdict, detail, usage, incidents, out);
+                    self.bury(slot, verdict, detail, &remains, out);
                 }
             }
             Event::Unpacked { token, errno, message } => out.push(Happening::Unpacked { token, errno, message }),
@@ -105,26 +113,30 @@ impl Pool {
     fn take_sandbox(
         &self,
         slot: u32,
-        function: u32,
+        group: Option<KnownFiles>,
         kinds: StreamKinds,
-        files: &[u8],
         mut descriptors: Vec<OwnedFd>,
         (held_memory_bytes, held_tasks): (u64, u64),
+        function_process: Option<Pid>,
     ) -> io::Result<Sandbox> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let KnownFiles { function, leaf, files } = group.ok_or_else(invalid)?;
         let of = self.functions.get(&function).ok_or_else(invalid)?;
-        if descriptors.len() != kinds.count() + files.len() {
+        if descriptors.len() != kinds.count() {
             return Err(invalid());
         }
-        let kinds_of_files = files.iter().map(|number| File::from_u8(*number)).collect::<Option<Vec<_>>>();
-        let limit_fds = descriptors.split_off(kinds.count());
-        let files: LimitFiles = kinds_of_files.ok_or_else(invalid)?.into_iter().zip(limit_fds).collect();
         let stream_fds = descriptors.split_off(1);
         let call = descriptors.pop().ok_or_else(invalid)?;
         let streams = match kinds {
             StreamKinds::Lazy => None,
             _ => Some(Streams::from_descriptors(of.contract, stream_fds).ok_or_else(invalid)?),
         };
+        let mut processes: Vec<_> = function_process.into_iter().collect();
+        if of.contract == Contract::Stdio || streams.is_none() {
+            // Its init, which starts the program or tells of its end, made the channel.
+            processes.extend(rustix::net::sockopt::socket_peercred(&call).ok().map(|of_init| of_init.pid));
+            processes.dedup();
+        }
         // From here on the peak is the call's, where the kernel lets it be reset.
         let _ = files.reset_memory_peak();
         let sandbox = Sandbox {
@@ -133,15 +145,27 @@ impl Pool {
             call,
             streams,
             before: Counters::read(&files).unwrap_or_default(),
+            leaf,
             files,
             limits: of.limits,
             held_memory_bytes,
             held_tasks,
             is_used: false,
+            processes,
+            is_pinned: false,
             logs: Logs { kept: Vec::new(), max: of.log_bytes as usize, is_cut: false },
         };
         self.watch_fd(&sandbox.call, slot, Source::Call, EventFlags::IN)?;
         self.watch_streams(slot, &sandbox)?;
         Ok(sandbox)
     }
+}
+
+/// The limit files that follow a sandbox's streams, which stay in `descriptors`.
+fn take_files(kinds: &[u8], descriptors: &mut Vec<OwnedFd>, streams: StreamKinds) -> Option<LimitFiles> {
+    if descriptors.len() != streams.count() + kinds.len() {
+        return None;
+    }
+    let kinds = kinds.iter().map(|number| File::from_u8(*number)).collect::<Option<Vec<_>>>()?;
+    Some(kinds.into_iter().zip(descriptors.split_off(streams.count())).collect())
 }

@@ -3,6 +3,7 @@
 //! The lease and its answer are one call each way on the JavaScript thread. Everything less frequent crosses as one
 //! line of JSON.
 
+mod affinity;
 mod answers;
 mod deliver;
 mod events;
@@ -212,11 +213,12 @@ impl Core {
         })
     }
 
-    /// Leases the ready slot to one call and sends it; the function's own limits where `limits` is absent.
+    /// Leases the ready slot to one call and sends it; the function's own limits where `limits` is absent. `is_alone`: no
+    /// other call is running, so that it may have this thread's processor.
     #[napi(catch_unwind)]
-    pub fn call(&self, slot: u32, payload: &[u8], limits: Option<Limits>) -> Result<()> {
+    pub fn call(&self, slot: u32, payload: &[u8], is_alone: bool, limits: Option<Limits>) -> Result<()> {
         let wanted = limits.as_ref().map(Limits::wanted);
-        self.with(|pool| pool.call(slot, payload, wanted))?.map_err(|error| failure("call", &error))
+        self.with(|pool| pool.call(slot, payload, is_alone, wanted))?.map_err(|error| failure("call", &error))
     }
 
     /// What the parked sandbox holds: no call's memory or pids limit may go below it.

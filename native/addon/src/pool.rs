@@ -8,11 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
-use mayfly_core::cgroup::{CallLimits, Incidents, Usage};
+use mayfly_core::cgroup::{CallLimits, Incidents, LimitFiles, Usage};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, Failure, Request, ToCall};
 use mayfly_core::watch::{EventFlags, Token, Watch};
 
+use crate::affinity::Affinity;
 use crate::slot::{Call, Counters, Evidence, Logs, Sandbox, Slot, Streams};
 use mayfly_core::link;
 
@@ -106,9 +107,11 @@ pub enum Happening {
         function: u32,
         what: String,
     },
-    /// The slot is cold again.
+    /// The slot is cold again; how long each step of the sandbox's end took, where it had become ready.
     Gone {
         slot: u32,
+        exit_ns: u32,
+        cgroup_ns: u32,
     },
     Unpacked {
         token: u32,
@@ -121,6 +124,14 @@ pub enum Happening {
     },
 }
 
+/// The files of a group, for the next sandbox that is in it.
+#[derive(Debug)]
+pub struct KnownFiles {
+    pub function: u32,
+    pub leaf: u32,
+    pub files: LimitFiles,
+}
+
 #[derive(Debug)]
 pub struct Pool {
     pub(crate) control: OwnedFd,
@@ -128,15 +139,22 @@ pub struct Pool {
     pub(crate) board: Option<Board>,
     pub(crate) slots: Vec<Slot>,
     generations: Vec<u32>,
+    /// Of each slot's last sandbox, whose group sandboxd may have kept for the next one.
+    pub(crate) known_files: Vec<Option<KnownFiles>>,
     pub(crate) functions: HashMap<u32, Function>,
     /// Requests that sandboxd's full socket did not take yet, oldest first.
     unsent: VecDeque<(Request, Option<OwnedFd>)>,
     /// Answered and not yet destroyed: an answer waits for no tear-down.
     to_destroy: Vec<u32>,
     pub(crate) cpus: u64,
+    pub(crate) affinity: Affinity,
     pub(crate) packet: Vec<u8>,
     pub(crate) is_lost: bool,
 }
+
+/// How long a call keeps to the caller's processor. A guess between what a short call takes and what anybody would notice
+/// of two programs sharing a processor while another one is idle.
+const PINNED_NS: u64 = 2_000_000;
 
 impl Pool {
     pub fn new(control: OwnedFd, slots: u32) -> io::Result<Self> {
@@ -151,10 +169,12 @@ impl Pool {
             board: None,
             slots: (0..slots).map(|_| Slot::Cold).collect(),
             generations: vec![0; slots as usize],
+            known_files: (0..slots).map(|_| None).collect(),
             functions: HashMap::new(),
             unsent: VecDeque::new(),
             to_destroy: Vec::new(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            affinity: Affinity::of_this_process(),
             packet: vec![0; link::PACKET_BYTES_MAX],
             is_lost: false,
         })
@@ -178,6 +198,9 @@ impl Pool {
 
     pub fn undefine(&mut self, id: u32) {
         self.functions.remove(&id);
+        for known in &mut self.known_files {
+            let _ = known.take_if(|known| known.function == id);
+        }
         self.ask(Request::Undefine { function: id }, None);
     }
 
@@ -194,7 +217,10 @@ impl Pool {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let generation = *generation;
-        self.ask(Request::Build { slot, generation, function, is_awaited }, None);
+        let known = &mut self.known_files[slot as usize];
+        let _ = known.take_if(|known| known.function != function);
+        let known_leaf = known.as_ref().map(|known| known.leaf);
+        self.ask(Request::Build { slot, generation, function, is_awaited, known_leaf }, None);
     }
 
     /// Ready -> Retired, Warming too: sandboxd destroys whatever stage it is in.
@@ -217,7 +243,7 @@ impl Pool {
     ///
     /// # Errors
     /// What the kernel refused; the sandbox is then being destroyed and the call was not made.
-    pub fn call(&mut self, slot: u32, payload: &[u8], wanted: Option<Wanted>) -> io::Result<()> {
+    pub fn call(&mut self, slot: u32, payload: &[u8], is_alone: bool, wanted: Option<Wanted>) -> io::Result<()> {
         let state = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold);
         let Slot::Ready { mut sandbox } = state else { unreachable!("lease of a slot that is {}", state.name()) };
         let wanted = wanted.or_else(|| self.functions.get(&sandbox.function).map(|function| function.wanted));
@@ -229,6 +255,11 @@ impl Pool {
             buffer: None,
             started_ns: 0,
         };
+        if is_alone {
+            sandbox.is_pinned = self.affinity.pin(&sandbox.processes);
+        } else if std::mem::take(&mut sandbox.is_pinned) {
+            self.affinity.widen(&sandbox.processes);
+        }
         let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
         sandbox.is_used = true;
         if let Err(error) = sent {
@@ -267,7 +298,8 @@ impl Pool {
             // The CPU time cannot run out sooner than if every CPU ran it.
             limit => (sandbox.before.cpu_ns + limit, wall_deadline.min(now + limit / self.cpus)),
         };
-        let clocks = Clocks { wall_deadline, cpu_end, check_at: first_check };
+        let widen_at = if sandbox.is_pinned { now + PINNED_NS } else { NEVER };
+        let clocks = Clocks { wall_deadline, cpu_end, widen_at, check_at: first_check.min(widen_at) };
         self.board().start(slot, self.generation(slot), clocks)?;
         match &mut sandbox.streams {
             Some(Streams::Link { socket, .. }) => link::send_invoke(socket.as_fd(), payload),

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mayfly_core::cgroup::{CallLimits, LimitFiles};
 use mayfly_core::protocol::{Contract, End};
+use rustix::process::Pid;
 
 #[derive(Debug)]
 pub enum Slot {
@@ -88,6 +89,8 @@ pub struct Sandbox {
     pub call: OwnedFd,
     /// None until a `start: lazy` program is started.
     pub streams: Option<Streams>,
+    /// Which group it is in, as sandboxd names it, and that group's files.
+    pub leaf: u32,
     pub files: LimitFiles,
     /// What the cgroup has now, and what it held when it was parked: no limit goes below that.
     pub limits: CallLimits,
@@ -96,6 +99,10 @@ pub struct Sandbox {
     /// What the cgroup had counted before the call, which is not the call's.
     pub before: Counters,
     pub is_used: bool,
+    /// As the host numbers them: those that a call wakes.
+    pub processes: Vec<Pid>,
+    /// They were given one processor.
+    pub is_pinned: bool,
     pub logs: Logs,
 }
 

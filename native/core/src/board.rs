@@ -59,6 +59,7 @@ const CHECK_AT: usize = 1;
 const DEADLINE: usize = 2;
 const CPU_END: usize = 3;
 const DETAIL: usize = 4;
+const WIDEN_AT: usize = 5;
 
 /// "Nothing is armed" in the header, and "no limit" in a slot's CPU word.
 pub const NEVER: u64 = u64::MAX;
@@ -69,7 +70,9 @@ pub struct Clocks {
     pub wall_deadline: u64,
     /// The leaf's CPU time at which the call ends, or `NEVER`.
     pub cpu_end: u64,
-    /// When sandboxd looks next: the deadline, or sooner where CPU time could run out sooner.
+    /// When a call that was given one processor may use all of them, or `NEVER`.
+    pub widen_at: u64,
+    /// When sandboxd looks next: the earliest of the above, or sooner where CPU time could run out sooner.
     pub check_at: u64,
 }
 
@@ -133,6 +136,7 @@ impl Board {
     pub fn start(&self, slot: u32, generation: u32, clocks: Clocks) -> io::Result<()> {
         self.word(slot, DEADLINE).store(clocks.wall_deadline, SeqCst);
         self.word(slot, CPU_END).store(clocks.cpu_end, SeqCst);
+        self.word(slot, WIDEN_AT).store(clocks.widen_at, SeqCst);
         self.word(slot, CHECK_AT).store(clocks.check_at, SeqCst);
         self.word(slot, STATE).store(encode(generation, RUNNING), SeqCst);
         self.arm(clocks.check_at)
@@ -147,6 +151,11 @@ impl Board {
     pub fn judge(&self, slot: u32, generation: u32, verdict: Verdict, detail: u64) -> bool {
         self.word(slot, DETAIL).store(detail, SeqCst);
         self.decide(slot, generation, verdict as u64)
+    }
+
+    /// sandboxd: the call has all processors.
+    pub fn widened(&self, slot: u32) {
+        self.word(slot, WIDEN_AT).store(NEVER, SeqCst);
     }
 
     fn decide(&self, slot: u32, generation: u32, to: u64) -> bool {
@@ -173,6 +182,7 @@ impl Board {
             let clocks = Clocks {
                 wall_deadline: self.word(slot, DEADLINE).load(SeqCst),
                 cpu_end: self.word(slot, CPU_END).load(SeqCst),
+                widen_at: self.word(slot, WIDEN_AT).load(SeqCst),
                 check_at: self.word(slot, CHECK_AT).load(SeqCst),
             };
             let check_at = if clocks.check_at > now { Some(clocks.check_at) } else { next(slot, generation, clocks) };
@@ -250,7 +260,7 @@ mod tests {
     }
 
     fn until(at: u64) -> Clocks {
-        Clocks { wall_deadline: at, cpu_end: NEVER, check_at: at }
+        Clocks { wall_deadline: at, cpu_end: NEVER, widen_at: NEVER, check_at: at }
     }
 
     fn armed_for_ns(board: &Board) -> i64 {

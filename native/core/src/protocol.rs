@@ -1,4 +1,4 @@
-//! What the worker and sandboxd say to each other, and sandboxd and each sandbox's init.
+//! What the worker and sandboxd say to each other, sandboxd and the nursery, and sandboxd and each sandbox's init.
 //!
 //! Both speak one message per SEQPACKET packet, so a packet is a frame and its length is the kernel's word. Worker and
 //! sandboxd are of one build: `Hello` carries the version and anything else is refused. init is sandboxd's own fork.
@@ -8,7 +8,8 @@
 //!   │ ◄─ Hello + board, timer ─────│
 //!   │ ── Define + spec ───────────►│
 //!   │ ◄─ Defined ──────────────────│
-//!   │ ── Build ───────────────────►│ ── clone3 ─────────────────────►│
+//!   │ ── Build ───────────────────►│ ── Order ─► nursery ── clone3 ─►│
+//!   │                              │ ◄─ Birth ── nursery             │
 //!   │                              │ ◄─ NeedMap ─────────────────────│
 //!   │                              │ ── Mapped ─────────────────────►│
 //!   │                              │ ◄─ Built + call, streams, listener
@@ -42,12 +43,14 @@ pub enum Request {
     Undefine {
         function: u32,
     },
-    /// `is_awaited`: a call waits for it, so it is ready as soon as its program is started.
+    /// `is_awaited`: a call waits for it, so it is ready as soon as its program is started. `known_leaf`: the group
+    /// whose files the worker still has, of the slot's last sandbox.
     Build {
         slot: u32,
         generation: u32,
         function: u32,
         is_awaited: bool,
+        known_leaf: Option<u32>,
     },
     /// Ends the sandbox whatever it does. Answered by `Gone`.
     Destroy {
@@ -77,11 +80,13 @@ pub enum Event {
     /// With the descriptors `Streams` and `files` name, in that order.
     /// Its sender speaks about the function's pid, or init's where there is no function yet. `held` is what it holds
     /// parked, below which no limit may go. `is_quiet_guess`: it rests, but not in the read that was hoped for.
+    /// `leaf` names its group: the generation for which it was made. `files` is none where the worker has them.
     Ready {
         slot: u32,
         generation: u32,
         streams: Streams,
-        files: Vec<u8>,
+        leaf: u32,
+        files: Option<Vec<u8>>,
         stage_ns: Vec<u32>,
         is_quiet_guess: bool,
         held_memory_bytes: u64,
@@ -100,14 +105,26 @@ pub enum Event {
         generation: u32,
         verdict: Option<Verdict>,
         detail: u64,
-        usage: Usage,
-        incidents: Incidents,
+        remains: Remains,
     },
     Unpacked {
         token: u32,
         errno: i32,
         message: String,
     },
+}
+
+/// What a sandbox leaves: what it used, what happened to it, and how long its end took.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Remains {
+    pub usage: Usage,
+    pub incidents: Incidents,
+    /// From SIGKILL until its last process was reaped.
+    pub exit_ns: u32,
+    /// Making its group as new, or removing it.
+    pub cgroup_ns: u32,
+    /// The group waits for the slot's next sandbox.
+    pub is_leaf_kept: bool,
 }
 
 /// How a process ended, of wait(2).
@@ -198,6 +215,33 @@ pub struct Spec {
     /// `sock_filter`s, 8 bytes each in host order.
     pub filter: Vec<u8>,
     pub ablation: Ablation,
+}
+
+/// sandboxd to the nursery: clone this sandbox. With the descriptors of its control socket, its spec, `attach_count`
+/// files to attach by, and the cgroup to be born into where `has_cgroup`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub slot: u32,
+    /// M's id of the slot, which the function runs as.
+    pub slot_id: u32,
+    pub has_pid_namespace: bool,
+    pub attach_count: usize,
+    pub has_cgroup: bool,
+}
+
+/// The nursery to sandboxd, one for each `Order`.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Birth {
+    /// With a pidfd; `pid` as M numbers it.
+    Born {
+        slot: u32,
+        pid: i32,
+    },
+    Failed {
+        slot: u32,
+        stage: Stage,
+        errno: i32,
+    },
 }
 
 /// init (and the builder before it) to sandboxd.

@@ -21,13 +21,14 @@ macro_rules! stages {
 }
 
 stages! {
+    Ahead = "ahead",
+    TimeNamespace = "time_namespace",
+    Loopback = "loopback",
     Cgroup = "cgroup",
     Clone = "clone",
     Spec = "spec",
     CgroupAttach = "cgroup_attach",
     Namespaces = "namespaces",
-    TimeNamespace = "time_namespace",
-    Loopback = "loopback",
     Hostname = "hostname",
     Tmpfs = "tmpfs",
     Overlay = "overlay",

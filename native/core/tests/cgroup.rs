@@ -219,7 +219,7 @@ fn a_refused_fork_is_counted() {
 #[test]
 fn running_out_of_its_own_memory_leaves_both_traces() {
     let Some(house) = House::build("memory") else { return };
-    let mut leaf = house.leaf(&CallLimits { memory_bytes: 8 * MIB, ..LIMITS });
+    let leaf = house.leaf(&CallLimits { memory_bytes: 8 * MIB, ..LIMITS });
     start(&leaf, "x=1234567890; while :; do x=$x$x; done").wait().unwrap();
     let incidents = leaf.incidents().unwrap();
     assert!(incidents.oom_kills > 0 && incidents.memory_limit_hits > 0, "{incidents:?}");
@@ -231,8 +231,38 @@ fn running_out_of_its_own_memory_leaves_both_traces() {
         leaf.files().reset_memory_peak().unwrap();
         assert!(leaf.files().usage().unwrap().memory_peak_bytes < 8 * MIB);
     }
-    leaf.close_entrance();
-    assert_eq!(leaf.attach().count(), 0);
+    remove(&leaf);
+}
+
+#[test]
+fn a_leaf_of_the_dead_is_made_as_new() {
+    let Some(house) = House::build("again") else { return };
+    let mut leaf = house.leaf(&CallLimits { memory_bytes: 8 * MIB, ..LIMITS });
+    start(&leaf, "x=1234567890; while :; do x=$x$x; done").wait().unwrap();
+    let incidents = leaf.incidents().unwrap();
+    assert!(incidents.oom_kills > 0, "{incidents:?}");
+    // As a call would have left it.
+    leaf.files()
+        .apply(&LIMITS, &CallLimits { cpu_quota_us: 10_000, memory_bytes: 4 * MIB, pids: 2, cpu_weight: 1 })
+        .unwrap();
+    if house.cgroups.mode() == Mode::V2 && leaf.files().reset_memory_peak().is_err() {
+        // Below Linux 6.12 a peak is for life.
+        assert!(leaf.make_new(&LIMITS, &incidents).is_err());
+        return remove(&leaf);
+    }
+    leaf.make_new(&LIMITS, &incidents).unwrap();
+    let seen = leaf.incidents().unwrap();
+    assert_eq!((seen.oom_kills, seen.memory_limit_hits), (0, 0), "{seen:?}");
+    assert!(leaf.files().usage().unwrap().memory_peak_bytes <= 2 * MIB);
+    // 8 MiB, and what the shell needs to double it.
+    let growth = "x=12345678; i=0; while [ $i -lt 20 ]; do x=$x$x; i=$((i+1)); done";
+    let ended = start(&leaf, growth).wait().unwrap();
+    assert_eq!((ended.code(), leaf.incidents().unwrap().oom_kills), (Some(0), 0), "4 MiB would not do");
+    assert!(leaf.files().usage().unwrap().memory_peak_bytes > 8 * MIB);
+    let mut busy = start(&leaf, "read x");
+    assert!(leaf.make_new(&LIMITS, &seen).is_err(), "somebody is in it");
+    busy.kill().unwrap();
+    busy.wait().unwrap();
     remove(&leaf);
 }
 

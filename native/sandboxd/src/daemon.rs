@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Ablation;
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
-use mayfly_core::cgroup::{CallLimits, Cgroups, NodeLimits};
+use mayfly_core::cgroup::{CallLimits, Cgroups, Leaf, NodeLimits};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Event, Failure, Request, VERSION};
 use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
@@ -15,10 +15,12 @@ use mayfly_core::sys;
 use mayfly_core::watch::{EventFlags, Token, Watch};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
+use rustix::thread::CpuSet;
 use rustix::time::{TimerfdClockId, TimerfdFlags};
 
 use crate::Options;
 use crate::lifecycle::REMOVE_AGAIN_NS;
+use crate::nursery::Nursery;
 use crate::slot::{Ending, Slot};
 use crate::unpack::Unpacker;
 use crate::watch::Source;
@@ -45,17 +47,33 @@ pub struct Daemon {
     pub slots: Vec<Slot>,
     pub functions: HashMap<u32, Function>,
     pub unpackers: HashMap<u32, Unpacker>,
-    pub time_offsets: TimeOffsets,
+    pub nursery: Nursery,
+    /// Slots to be cloned, in that order, and how many the nursery has been asked for.
+    pub orders: VecDeque<u32>,
+    pub ordered: usize,
+    /// Groups of dead sandboxes, for the next one of the same slot and function.
+    pub kept_leaves: HashMap<u32, KeptLeaf>,
+    /// When the next build could be stuck, or `NEVER`.
+    pub stuck_at_ns: u64,
     /// Below Linux 6.6, where tmpfs has no user xattrs.
-    pub copies_writable: bool,
+    copies_writable: bool,
     /// Slots whose program is being watched until it rests, and dead ones whose group was still busy.
     pub parking: Vec<u32>,
     pub unburied: Vec<u32>,
     pub remove_again_ns: u64,
     cpus: u64,
+    all_processors: CpuSet,
     /// Events that the worker's full socket did not take yet, oldest first.
     unsent: VecDeque<Unsent>,
     room: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub struct KeptLeaf {
+    pub function: u32,
+    pub leaf: Leaf,
+    /// The generation for which it was made.
+    pub leaf_of: u32,
 }
 
 struct Unsent {
@@ -74,6 +92,8 @@ pub fn run(options: Options) -> io::Result<()> {
 
 impl Daemon {
     fn open(options: Options) -> io::Result<Self> {
+        let copies_writable = !tmpfs_has_user_xattrs()?;
+        let nursery = Nursery::start(TimeOffsets::since_boot(), copies_writable, options.is_ablation_allowed)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let board_memory = Board::create_memory(options.slots)?;
@@ -81,6 +101,7 @@ impl Daemon {
         let watch = Watch::new()?;
         Source::Worker.watch_for(&watch, &options.control, EventFlags::IN)?;
         Source::Timer.watch_for(&watch, board.timer(), EventFlags::IN)?;
+        Source::Nursery.watch_for(&watch, nursery.socket(), EventFlags::IN)?;
         Ok(Self {
             control: options.control,
             _lock: options.lock,
@@ -92,12 +113,17 @@ impl Daemon {
             slots: (0..options.slots).map(|_| Slot::Empty).collect(),
             functions: HashMap::new(),
             unpackers: HashMap::new(),
-            time_offsets: TimeOffsets::since_boot(),
-            copies_writable: !tmpfs_has_user_xattrs()?,
+            nursery,
+            orders: VecDeque::new(),
+            ordered: 0,
+            kept_leaves: HashMap::new(),
+            stuck_at_ns: NEVER,
+            copies_writable,
             parking: Vec::new(),
             unburied: Vec::new(),
             remove_again_ns: REMOVE_AGAIN_NS,
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            all_processors: rustix::thread::sched_getaffinity(None)?,
             unsent: VecDeque::new(),
             room: None,
         })
@@ -140,6 +166,7 @@ impl Daemon {
             Some(Source::Worker) => return self.obey(),
             Some(Source::Room) => self.send_unsent()?,
             Some(Source::Timer) => self.check_deadlines()?,
+            Some(Source::Nursery) => self.hear_nursery()?,
             Some(Source::Unpacker) => self.unpacked(slot)?,
             Some(source) if is_current => {
                 let handled = self.handle_slot(source, slot);
@@ -189,11 +216,12 @@ impl Daemon {
             }
             Request::Undefine { function } => {
                 self.functions.remove(&function);
+                self.forget_leaves(function);
                 // The worker has waited for all its sandboxes; a failure leaves an empty group to the janitor.
                 let _ = self.cgroups.remove_function(function);
             }
-            Request::Build { slot, generation, function, is_awaited } => {
-                self.build(slot, generation, function, is_awaited)?;
+            Request::Build { slot, generation, function, is_awaited, known_leaf } => {
+                self.build(slot, generation, function, is_awaited, known_leaf)?;
             }
             Request::Destroy { slot, generation } => {
                 if let Some(state) = self.slots.get_mut(slot as usize)
@@ -218,15 +246,19 @@ impl Daemon {
         Ok(())
     }
 
-    /// Wall time and CPU time, by our own clock and the leaf's.
+    /// Wall time and CPU time, by our own clock and the leaf's; and who may use more than one processor from now on.
     fn check_deadlines(&mut self) -> io::Result<()> {
         let _ = rustix::io::read(self.board.timer(), &mut [0u8; 8]);
         let now = now_ns();
         let (slots, cpus) = (&self.slots, self.cpus);
         let mut due = Vec::new();
         self.board.scan(now, |slot, generation, clocks| {
-            let verdict = overdue(&slots[slot as usize], clocks, now, cpus);
-            match verdict {
+            let state = &slots[slot as usize];
+            if now >= clocks.widen_at {
+                self.board.widened(slot);
+                self.widen(state);
+            }
+            match overdue(state, clocks, now, cpus) {
                 Ok(next) => Some(next),
                 Err(verdict) => {
                     due.push((slot, generation, verdict));
@@ -238,6 +270,18 @@ impl Daemon {
             self.end_call(slot, generation, verdict);
         }
         Ok(())
+    }
+
+    /// Lets everything in the sandbox run on every processor.
+    fn widen(&self, state: &Slot) {
+        let Some(sandbox) = state.sandbox() else { return };
+        // Once more for what was forked meanwhile by somebody who was not let loose yet.
+        for _ in 0..2 {
+            let threads = sandbox.leaf.threads().unwrap_or_default();
+            for thread in threads.into_iter().filter_map(|thread| Pid::from_raw(i32::try_from(thread).ok()?)) {
+                let _ = rustix::thread::sched_setaffinity(Some(thread), &self.all_processors);
+            }
+        }
     }
 
     /// Ends the running call of this generation for that reason, unless its answer came first.
@@ -311,14 +355,16 @@ fn overdue(slot: &Slot, clocks: Clocks, now: u64, cpus: u64) -> Result<u64, Verd
     if now >= clocks.wall_deadline {
         return Err(Verdict::WallTime);
     }
-    let Some(sandbox) = slot.sandbox().filter(|_| clocks.cpu_end != NEVER) else { return Ok(clocks.wall_deadline) };
+    let widen_at = if clocks.widen_at > now { clocks.widen_at } else { NEVER };
+    let deadline = clocks.wall_deadline.min(widen_at);
+    let Some(sandbox) = slot.sandbox().filter(|_| clocks.cpu_end != NEVER) else { return Ok(deadline) };
     let used = sandbox.leaf.files().cpu_ns().unwrap_or(0);
     if used >= clocks.cpu_end {
         return Err(Verdict::CpuTime);
     }
     // It cannot use it up faster than on every CPU at once.
     let soonest = (clocks.cpu_end - used) / cpus;
-    Ok(clocks.wall_deadline.min(now + soonest.max(CPU_CHECK_MIN_NS)))
+    Ok(deadline.min(now + soonest.max(CPU_CHECK_MIN_NS)))
 }
 
 pub fn errno_of(result: &io::Result<()>) -> i32 {

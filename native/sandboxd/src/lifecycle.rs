@@ -4,20 +4,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Layer;
-use mayfly_core::board::{Verdict, now_ns};
+use mayfly_core::board::{NEVER, Verdict, now_ns};
 use mayfly_core::cgroup::Leaf;
 use mayfly_core::packet;
-use mayfly_core::protocol::{Contract, Event, Failure, FromInit, Streams, ToInit};
-use mayfly_core::sandbox::{FIRST_SLOT_ID, IMAGE_OWNER_ID, Plan, build_and_serve};
+use mayfly_core::protocol::{Birth, Contract, Event, Failure, FromInit, Order, Remains, Streams, ToInit};
+use mayfly_core::sandbox::{FIRST_SLOT_ID, IMAGE_OWNER_ID};
 use mayfly_core::stage::{At, SetupError, Stage};
 use mayfly_core::sys;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Function, KeptLeaf};
 use crate::parking::{self, Seen};
-use crate::slot::{Ending, Offer, Rest, Sandbox, Slot};
+use crate::slot::{Ending, Offer, Rest, Sandbox, Slot, Unborn};
 use crate::watch::Source;
 
 /// A build takes milliseconds; one that takes this long is stuck and gives its slot back.
@@ -27,8 +27,20 @@ const BUILD_WITHIN_NS: u64 = 20_000_000_000;
 pub const REMOVE_AGAIN_NS: u64 = 1_000_000;
 const REMOVE_AGAIN_MAX_NS: u64 = 100_000_000;
 
+/// How many orders the nursery has at once: it makes one sandbox at a time, and what is sent cannot be overtaken.
+const ORDERS_AHEAD: usize = 2;
+/// Kept groups are a few dozen kilobytes of the kernel's each. Guess.
+const KEPT_LEAVES_MAX: usize = 256;
+
 impl Daemon {
-    pub fn build(&mut self, slot: u32, generation: u32, function: u32, is_awaited: bool) -> io::Result<()> {
+    pub fn build(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        function: u32,
+        is_awaited: bool,
+        known_leaf: Option<u32>,
+    ) -> io::Result<()> {
         if !matches!(self.slots.get(slot as usize), Some(Slot::Empty)) {
             // The worker built where it must not: tell it, and touch nothing.
             return self.fail(
@@ -38,13 +50,143 @@ impl Daemon {
             );
         }
         self.board.clear(slot);
-        let sandbox = match self.clone_sandbox(slot, generation, function) {
-            Ok(sandbox) => sandbox,
+        let since_ns = now_ns();
+        match self.prepare(slot, generation, function) {
+            Ok(order) => {
+                let order = Unborn { is_awaited, is_leaf_known: known_leaf == Some(order.leaf_of), ..order };
+                self.slots[slot as usize] = Slot::Ordered { order, since_ns };
+            }
             Err(error) => return self.fail(slot, generation, &error),
+        }
+        self.stuck_at_ns = self.stuck_at_ns.min(since_ns + BUILD_WITHIN_NS);
+        // A call that waits goes before what is only to be kept ready.
+        if is_awaited {
+            self.orders.push_front(slot)
+        } else {
+            self.orders.push_back(slot)
+        }
+        self.send_orders()
+    }
+
+    fn fail(&mut self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
+        let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
+        let failure = Failure::Stage { stage: error.stage, errno };
+        self.tell(Event::Failed { slot, generation, failure })
+    }
+
+    fn prepare(&mut self, slot: u32, generation: u32, id: u32) -> Result<Unborn, SetupError> {
+        let missing = || SetupError { stage: Stage::Spec, source: io::ErrorKind::NotFound.into() };
+        let started = now_ns();
+        let (leaf, leaf_of) = self.leaf_for(slot, generation, id).ok_or_else(missing)?.at(Stage::Cgroup)?;
+        let mut stage_ns = vec![0; Stage::COUNT];
+        stage_ns[Stage::Cgroup as usize] = u32::try_from(now_ns() - started).unwrap_or(u32::MAX);
+        let (control, theirs) = packet::pair().at(Stage::Clone)?;
+        let control_of_child = Some(theirs);
+        Ok(Unborn {
+            generation,
+            function: id,
+            control,
+            control_of_child,
+            leaf,
+            leaf_of,
+            is_leaf_known: false,
+            stage_ns,
+            is_awaited: false,
+            doom: None,
+        })
+    }
+
+    /// The group of the slot's last sandbox, if it was of the same function, or a new one; and for which generation it
+    /// was made.
+    fn leaf_for(&mut self, slot: u32, generation: u32, id: u32) -> Option<io::Result<(Leaf, u32)>> {
+        let function = self.functions.get(&id)?;
+        let limits = function.ablation.keeps(Layer::Cgroup).then_some(&function.limits);
+        if let Some(kept) = self.kept_leaves.remove(&slot) {
+            if kept.function == id {
+                return Some(Ok((kept.leaf, kept.leaf_of)));
+            }
+            // Nobody is in it.
+            let _ = kept.leaf.remove();
+        }
+        Some(self.cgroups.create_leaf(id, slot, limits).map(|leaf| (leaf, generation)))
+    }
+
+    pub fn forget_leaves(&mut self, function: u32) {
+        for (_, gone) in self.kept_leaves.extract_if(|_, kept| kept.function == function) {
+            let _ = gone.leaf.remove();
+        }
+    }
+
+    /// A few at a time: what waits here can still be overtaken.
+    fn send_orders(&mut self) -> io::Result<()> {
+        while self.ordered < ORDERS_AHEAD
+            && let Some(slot) = self.orders.pop_front()
+        {
+            let Slot::Ordered { order, .. } = &mut self.slots[slot as usize] else { continue };
+            let Some(theirs) = order.control_of_child.take().filter(|_| order.doom.is_none()) else {
+                self.unborn(slot, Failure::Stage { stage: Stage::Clone, errno: libc::ECANCELED })?;
+                continue;
+            };
+            let Some(function) = self.functions.get(&order.function) else { continue };
+            let attach: Vec<_> = order.leaf.attach().collect();
+            let message = Order {
+                slot,
+                slot_id: FIRST_SLOT_ID + slot,
+                has_pid_namespace: function.ablation.keeps(Layer::PidNs),
+                attach_count: attach.len(),
+                has_cgroup: order.leaf.into_cgroup().is_some(),
+            };
+            let mut descriptors = vec![theirs.as_fd(), function.spec.as_fd()];
+            descriptors.extend(attach);
+            descriptors.extend(order.leaf.into_cgroup());
+            self.nursery.order(&message, &descriptors)?;
+            self.ordered += 1;
+        }
+        Ok(())
+    }
+
+    /// What came of orders.
+    pub fn hear_nursery(&mut self) -> io::Result<()> {
+        while let Some((answer, pidfd)) = self.nursery.answer()? {
+            self.ordered -= 1;
+            match (answer, pidfd) {
+                (Birth::Born { slot, pid }, Some(pidfd)) => self.born(slot, pid, pidfd)?,
+                (Birth::Born { .. }, None) => return Err(io::ErrorKind::InvalidData.into()),
+                (Birth::Failed { slot, stage, errno }, _) => self.unborn(slot, Failure::Stage { stage, errno })?,
+            }
+        }
+        self.send_orders()
+    }
+
+    fn born(&mut self, slot: u32, pid: i32, pidfd: OwnedFd) -> io::Result<()> {
+        let state = &mut self.slots[slot as usize];
+        let Slot::Ordered { order, since_ns } = std::mem::replace(state, Slot::Empty) else {
+            return Err(io::Error::other("the nursery bore what was not ordered"));
+        };
+        let Unborn {
+            generation, function, control, leaf, leaf_of, is_leaf_known, mut stage_ns, is_awaited, doom, ..
+        } = order;
+        let init = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let waited = u32::try_from(now_ns() - since_ns).unwrap_or(u32::MAX);
+        stage_ns[Stage::Clone as usize] = waited.saturating_sub(stage_ns[Stage::Cgroup as usize]);
+        let sandbox = Sandbox {
+            generation,
+            function,
+            init,
+            pidfd,
+            control,
+            listener: None,
+            leaf,
+            leaf_of,
+            is_leaf_known,
+            stage_ns,
         };
         let watched = self.watch_sandbox(slot, &sandbox);
         let state = &mut self.slots[slot as usize];
-        *state = Slot::Building { sandbox, since_ns: now_ns(), is_awaited };
+        *state = Slot::Building { sandbox, since_ns, is_awaited };
+        if let Some(end) = doom {
+            state.kill(end);
+        }
         if let Err(error) = watched {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             state.kill(Ending::Failed(Failure::Stage { stage: Stage::Clone, errno }));
@@ -54,49 +196,14 @@ impl Daemon {
         Ok(())
     }
 
-    fn fail(&mut self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
-        let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
-        let failure = Failure::Stage { stage: error.stage, errno };
-        self.tell(Event::Failed { slot, generation, failure })
-    }
-
-    fn clone_sandbox(&mut self, slot: u32, generation: u32, id: u32) -> Result<Sandbox, SetupError> {
-        let missing = || SetupError { stage: Stage::Spec, source: io::ErrorKind::NotFound.into() };
-        let function = self.functions.get(&id).ok_or_else(missing)?;
-        let started = now_ns();
-        let limits = function.ablation.keeps(Layer::Cgroup).then_some(&function.limits);
-        let mut leaf = self.cgroups.create_leaf(id, slot, limits).at(Stage::Cgroup)?;
-        let made = now_ns();
-        let cloned = self.clone_into(&leaf, id, slot);
-        let (init, pidfd, control) = match cloned {
-            Ok(parts) => parts,
-            Err(error) => {
-                let _ = leaf.remove();
-                return Err(error);
-            }
-        };
-        leaf.close_entrance();
-        let mut stage_ns = vec![0; Stage::COUNT];
-        stage_ns[Stage::Cgroup as usize] = u32::try_from(made - started).unwrap_or(u32::MAX);
-        stage_ns[Stage::Clone as usize] = u32::try_from(now_ns() - made).unwrap_or(u32::MAX);
-        Ok(Sandbox { generation, init, pidfd, control, listener: None, leaf, stage_ns })
-    }
-
-    fn clone_into(&self, leaf: &Leaf, function: u32, slot: u32) -> Result<(Pid, OwnedFd, OwnedFd), SetupError> {
-        let function = &self.functions[&function];
-        let (ours, theirs) = packet::pair().at(Stage::Clone)?;
-        let flags = if function.ablation.keeps(Layer::PidNs) { libc::CLONE_NEWPID } else { 0 };
-        match sys::process::clone3(u64::from(flags.unsigned_abs()), leaf.into_cgroup()).at(Stage::Clone)? {
-            sys::process::Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
-            sys::process::Cloned::Child => build_and_serve(&Plan {
-                control: theirs.as_fd(),
-                spec: function.spec.as_fd(),
-                attach: leaf.attach().collect(),
-                time_offsets: &self.time_offsets,
-                copies_writable: self.copies_writable,
-                slot_id: FIRST_SLOT_ID + slot,
-            }),
-        }
+    /// No process came of the order.
+    fn unborn(&mut self, slot: u32, failure: Failure) -> io::Result<()> {
+        let state = &mut self.slots[slot as usize];
+        let Slot::Ordered { mut order, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
+        let end = order.doom.take().unwrap_or(Ending::Failed(failure));
+        // Nobody was ever in it.
+        let _ = order.leaf.remove();
+        self.conclude(slot, order.generation, end, Remains::default())
     }
 
     fn watch_sandbox(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
@@ -223,7 +330,7 @@ impl Daemon {
             return Ok(());
         };
         sandbox.stage_ns[Stage::Park as usize] = u32::try_from(now_ns() - rest.since_ns).unwrap_or(u32::MAX);
-        let files = sandbox.leaf.hand_out();
+        let files = if sandbox.is_leaf_known { Vec::new() } else { sandbox.leaf.hand_out() };
         let kinds = files.iter().map(|(file, _)| *file as u8).collect();
         let copies: io::Result<Vec<_>> = files.iter().map(|(_, file)| file.try_clone_to_owned()).collect();
         let held = sandbox.leaf.held().unwrap_or_default();
@@ -231,7 +338,8 @@ impl Daemon {
             slot,
             generation: sandbox.generation,
             streams: offer.streams,
-            files: kinds,
+            leaf: sandbox.leaf_of,
+            files: (!sandbox.is_leaf_known).then_some(kinds),
             stage_ns: std::mem::take(&mut sandbox.stage_ns),
             is_quiet_guess,
             held_memory_bytes: held.memory_bytes,
@@ -289,7 +397,7 @@ impl Daemon {
     pub fn reap_init(&mut self, slot: u32) -> io::Result<()> {
         let state = &mut self.slots[slot as usize];
         let Some(sandbox) = state.sandbox() else { return Ok(()) };
-        if !matches!(state, Slot::Dying { is_reaped: true, .. }) {
+        if !matches!(state, Slot::Dying { exit_ns: Some(_), .. }) {
             let pidfd = WaitId::PidFd(sandbox.pidfd.as_fd());
             if rustix::process::waitid(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?.is_none() {
                 return Ok(());
@@ -299,8 +407,8 @@ impl Daemon {
         if !matches!(state, Slot::Dying { .. }) {
             self.end_unexpectedly(slot);
         }
-        if let Slot::Dying { is_reaped, .. } = &mut self.slots[slot as usize] {
-            *is_reaped = true;
+        if let Slot::Dying { since_ns, exit_ns, .. } = &mut self.slots[slot as usize] {
+            exit_ns.get_or_insert_with(|| u32::try_from(now_ns() - *since_ns).unwrap_or(u32::MAX));
         }
         self.bury(slot)
     }
@@ -319,11 +427,17 @@ impl Daemon {
 
     /// Removes what the kernel does not remove by itself, and tells the worker that the slot is free.
     fn bury(&mut self, slot: u32) -> io::Result<()> {
+        let started = now_ns();
         let state = &mut self.slots[slot as usize];
-        let Slot::Dying { sandbox, is_reaped: true, .. } = state else { return Ok(()) };
+        let Slot::Dying { sandbox, exit_ns: Some(exit_ns), .. } = state else { return Ok(()) };
+        let exit_ns = *exit_ns;
         let usage = sandbox.leaf.files().usage().unwrap_or_default();
         let incidents = sandbox.leaf.incidents().unwrap_or_default();
-        if sandbox.leaf.remove().is_err() {
+        let is_limited = |function: &&Function| function.ablation.keeps(Layer::Cgroup);
+        let function = self.functions.get(&sandbox.function).filter(is_limited);
+        let has_room = self.kept_leaves.len() < KEPT_LEAVES_MAX;
+        let is_kept = function.is_some_and(|of| has_room && sandbox.leaf.make_new(&of.limits, &incidents).is_ok());
+        if !is_kept && sandbox.leaf.remove().is_err() {
             end_leftovers(&sandbox.leaf);
             if !self.unburied.contains(&slot) {
                 self.unburied.push(slot);
@@ -332,12 +446,22 @@ impl Daemon {
         }
         self.unburied.retain(|other| *other != slot);
         let Slot::Dying { sandbox, end, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
-        let generation = sandbox.generation;
-        drop(sandbox);
+        let Sandbox { generation, function, leaf, leaf_of, .. } = sandbox;
+        if is_kept {
+            if let Some(events) = leaf.oom_events() {
+                self.watch.remove(events)?;
+            }
+            self.kept_leaves.insert(slot, KeptLeaf { function, leaf, leaf_of });
+        }
+        let cgroup_ns = u32::try_from(now_ns() - started).unwrap_or(u32::MAX);
+        self.conclude(slot, generation, end, Remains { usage, incidents, exit_ns, cgroup_ns, is_leaf_kept: is_kept })
+    }
+
+    fn conclude(&mut self, slot: u32, generation: u32, end: Ending, remains: Remains) -> io::Result<()> {
         self.board.clear(slot);
         self.tell(match end {
             Ending::Failed(failure) => Event::Failed { slot, generation, failure },
-            Ending::Gone { verdict, detail } => Event::Gone { slot, generation, verdict, detail, usage, incidents },
+            Ending::Gone { verdict, detail } => Event::Gone { slot, generation, verdict, detail, remains },
         })
     }
 
@@ -355,9 +479,17 @@ impl Daemon {
 
     fn give_up_stuck_builds(&mut self) {
         let now = now_ns();
+        if now < self.stuck_at_ns {
+            return;
+        }
+        self.stuck_at_ns = NEVER;
         for state in &mut self.slots {
-            if matches!(state, Slot::Building { since_ns, .. } if now - *since_ns > BUILD_WITHIN_NS) {
+            let (Slot::Ordered { since_ns, .. } | Slot::Building { since_ns, .. }) = state else { continue };
+            let stuck_at_ns = *since_ns + BUILD_WITHIN_NS;
+            if now >= stuck_at_ns {
                 state.kill(Ending::Failed(Failure::TimedOut));
+            } else {
+                self.stuck_at_ns = self.stuck_at_ns.min(stuck_at_ns);
             }
         }
     }
@@ -370,8 +502,7 @@ impl Daemon {
         });
         let look = parking::next_due(rests);
         let removal = (!self.unburied.is_empty()).then_some(self.remove_again_ns);
-        let is_building = self.slots.iter().any(|state| matches!(state, Slot::Building { .. }));
-        let stuck = is_building.then_some(BUILD_WITHIN_NS);
+        let stuck = (self.stuck_at_ns != NEVER).then(|| self.stuck_at_ns.saturating_sub(now_ns()));
         [look, removal, stuck].into_iter().flatten().min()
     }
 }

@@ -6,6 +6,7 @@
 
 mod daemon;
 mod lifecycle;
+mod nursery;
 mod parking;
 mod slot;
 mod unpack;

@@ -1,19 +1,20 @@
 //! One place for a sandbox, and which state it is in.
 //!
 //! ```text
-//!            Build             Built            at rest
-//!  Empty ───────────► Building ──────► Parking ─────────► Serving
-//!    ▲                    │               │                  │  Destroy, or a verdict of ours
-//!    │                    └───────────────┴──────────────────┤
-//!    │   init reaped, group removed                          ▼
-//!    └──────────────────────────────────────────────────── Dying
+//!          Build           born            Built            at rest
+//!  Empty ────────► Ordered ──────► Building ──────► Parking ─────────► Serving
+//!    ▲                │                │               │                  │  Destroy, or a verdict of ours
+//!    │  never born    │                └───────────────┴──────────────────┤
+//!    ├────────────────┘                                                   │
+//!    │   init reaped, group kept or removed                               ▼
+//!    └───────────────────────────────────────────────────────────────── Dying
 //! ```
 //!
 //! Ready and leased are both `Serving` here: which of the two is the worker's knowledge, and the board's.
 
 use std::os::fd::OwnedFd;
 
-use mayfly_core::board::Verdict;
+use mayfly_core::board::{Verdict, now_ns};
 use mayfly_core::cgroup::Leaf;
 use mayfly_core::protocol::{Contract, Failure, Streams};
 use rustix::process::Pid;
@@ -21,6 +22,11 @@ use rustix::process::Pid;
 #[derive(Debug)]
 pub enum Slot {
     Empty,
+    /// To be cloned by the nursery.
+    Ordered {
+        order: Unborn,
+        since_ns: u64,
+    },
     Building {
         sandbox: Sandbox,
         since_ns: u64,
@@ -38,7 +44,9 @@ pub enum Slot {
     Dying {
         sandbox: Sandbox,
         end: Ending,
-        is_reaped: bool,
+        since_ns: u64,
+        /// How long its processes took to end, once init is reaped.
+        exit_ns: Option<u32>,
     },
 }
 
@@ -50,16 +58,40 @@ pub enum Ending {
     Gone { verdict: Option<Verdict>, detail: u64 },
 }
 
+/// What a sandbox has before it is a process.
+#[derive(Debug)]
+pub struct Unborn {
+    pub generation: u32,
+    pub function: u32,
+    pub control: OwnedFd,
+    /// The child's end of `control`, until the nursery has it.
+    pub control_of_child: Option<OwnedFd>,
+    pub leaf: Leaf,
+    /// The generation for which the group was made.
+    pub leaf_of: u32,
+    /// The worker has its files.
+    pub is_leaf_known: bool,
+    pub stage_ns: Vec<u32>,
+    pub is_awaited: bool,
+    /// It is not wanted any more: to be killed at birth.
+    pub doom: Option<Ending>,
+}
+
 /// The kernel objects of one sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     pub generation: u32,
+    pub function: u32,
     pub init: Pid,
     pub pidfd: OwnedFd,
     pub control: OwnedFd,
     /// Where the kernel names forbidden calls; replaced when the program is started again.
     pub listener: Option<OwnedFd>,
     pub leaf: Leaf,
+    /// The generation for which the group was made.
+    pub leaf_of: u32,
+    /// The worker has its files.
+    pub is_leaf_known: bool,
     pub stage_ns: Vec<u32>,
 }
 
@@ -88,7 +120,7 @@ pub struct Rest {
 impl Slot {
     pub fn sandbox(&self) -> Option<&Sandbox> {
         match self {
-            Slot::Empty => None,
+            Slot::Empty | Slot::Ordered { .. } => None,
             Slot::Building { sandbox, .. }
             | Slot::Parking { sandbox, .. }
             | Slot::Serving { sandbox }
@@ -97,11 +129,18 @@ impl Slot {
     }
 
     pub fn generation(&self) -> Option<u32> {
-        self.sandbox().map(|sandbox| sandbox.generation)
+        match self {
+            Slot::Ordered { order, .. } => Some(order.generation),
+            _ => self.sandbox().map(|sandbox| sandbox.generation),
+        }
     }
 
     /// Kills the sandbox and notes what the worker is to be told; one that is dying already keeps its reason.
     pub fn kill(&mut self, end: Ending) {
+        if let Slot::Ordered { order, .. } = self {
+            order.doom.get_or_insert(end);
+            return;
+        }
         let sandbox = match std::mem::replace(self, Slot::Empty) {
             Slot::Building { sandbox, .. } | Slot::Parking { sandbox, .. } | Slot::Serving { sandbox } => sandbox,
             other => {
@@ -109,10 +148,11 @@ impl Slot {
                 return;
             }
         };
+        let since_ns = now_ns();
         // A throttled sandbox would take many periods to die (PITFALLS: 72 ms at 5 %, 0.5 with the quota lifted).
         let _ = sandbox.leaf.files().lift_cpu_quota();
         // The only error is ESRCH, of one that is dead and waits to be reaped.
         let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
-        *self = Slot::Dying { sandbox, end, is_reaped: false };
+        *self = Slot::Dying { sandbox, end, since_ns, exit_ns: None };
     }
 }

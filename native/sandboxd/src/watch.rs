@@ -12,6 +12,8 @@ pub enum Source {
     /// The worker's socket takes more.
     Room,
     Timer,
+    /// What came of an order.
+    Nursery,
     /// An init's messages.
     Control,
     /// An init's death.
@@ -25,10 +27,11 @@ pub enum Source {
 }
 
 impl Source {
-    const ALL: [Source; 8] = [
+    const ALL: [Source; 9] = [
         Source::Worker,
         Source::Room,
         Source::Timer,
+        Source::Nursery,
         Source::Control,
         Source::Init,
         Source::Listener,

@@ -128,7 +128,7 @@ class Life {
 
   bury = (slot: number): void => {
     this.core.move(slot, ['dying'], 'cold')
-    this.table.handle({ kind: 'gone', slot })
+    this.table.handle({ kind: 'gone', slot, stageNs: {} })
   }
 
   check(): void {

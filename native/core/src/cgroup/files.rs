@@ -201,6 +201,15 @@ impl LimitFiles {
         Ok(())
     }
 
+    /// Writes all limits, whatever they are now.
+    pub fn restore(&self, limits: &CallLimits) -> io::Result<()> {
+        // Or v1 would refuse a memory limit above it.
+        self.write(File::MemorySwapLimit, |text| text.word("-1"))?;
+        let unlike =
+            CallLimits { cpu_quota_us: !limits.cpu_quota_us, cpu_weight: 0, pids: !limits.pids, ..CallLimits::NONE };
+        self.apply(&unlike, limits)
+    }
+
     /// To be called before a kill: a throttled sandbox takes some 72 ms to die, an unthrottled one half a millisecond.
     pub fn lift_cpu_quota(&self) -> io::Result<()> {
         self.write_cpu_quota(CallLimits::NONE.cpu_quota_us)

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{File, LimitFiles};
+use super::files::{CallLimits, File, LimitFiles};
 use super::format::{counter, field};
 use super::handover::{Controller, Handover};
 use super::nodes;
+
+/// Page cache and slabs that the dead leave behind, of which the next sandbox may be given no more than this.
+const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// What went wrong inside a group since it was made: the evidence that outcomes are decided from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +53,33 @@ pub struct Leaf {
     nodes: Arc<Handover>,
     path: String,
     fittings: Fittings,
+    /// What earlier sandboxes counted here.
+    before: Incidents,
 }
 
 impl Leaf {
     pub(super) fn new(nodes: Arc<Handover>, path: String, fittings: Fittings) -> Leaf {
-        Leaf { nodes, path, fittings }
+        Leaf { nodes, path, fittings, before: Incidents::default() }
+    }
+
+    /// Makes the group of a dead sandbox fit for the next one, with its function's limits and a peak that starts again.
+    /// Counters that only rise go on; `incidents`, its last reading, is what they are counted from.
+    ///
+    /// # Errors
+    /// Somebody or much memory is in it still, or the kernel cannot reset the peak (v2 below Linux 6.12): remove it.
+    pub fn make_new(&mut self, limits: &CallLimits, incidents: &Incidents) -> io::Result<()> {
+        let held = self.held()?;
+        if held.tasks > 0 || held.memory_bytes > KEPT_BYTES_MAX {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        self.fittings.files.restore(limits)?;
+        self.fittings.files.reset_memory_peak()?;
+        if let Some(events) = self.oom_events() {
+            let _ = rustix::io::read(events, &mut [0u8; 8]);
+        }
+        self.before.oom_kills += incidents.oom_kills;
+        self.before.memory_limit_hits += incidents.memory_limit_hits;
+        Ok(())
     }
 
     /// To apply limits and read usage.
@@ -73,12 +98,6 @@ impl Leaf {
     /// unshares its cgroup namespace.
     pub fn attach(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.fittings.attach.iter().map(AsFd::as_fd)
-    }
-
-    /// Closes what `into_cgroup` and `attach` gave: descriptors are what limits the number of slots.
-    pub fn close_entrance(&mut self) {
-        self.fittings.into_cgroup = None;
-        self.fittings.attach = Vec::new();
     }
 
     /// What the addon needs to apply limits and read usage.
@@ -110,14 +129,19 @@ impl Leaf {
         Ok(Incidents {
             throttled_count: field_or_zero(&self.read(Controller::Cpu, "cpu.stat")?, b"nr_throttled"),
             pids_denied_count: field_or_zero(&self.read(Controller::Pids, "pids.events")?, b"max"),
-            oom_kills,
-            memory_limit_hits,
+            oom_kills: oom_kills.saturating_sub(self.before.oom_kills),
+            memory_limit_hits: memory_limit_hits.saturating_sub(self.before.memory_limit_hits),
         })
     }
 
     /// The processes inside, as the caller's pid namespace numbers them.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         nodes::processes(&self.nodes, &self.path)
+    }
+
+    /// The threads inside, as the caller's pid namespace numbers them.
+    pub fn threads(&self) -> io::Result<Vec<u32>> {
+        nodes::threads(&self.nodes, &self.path)
     }
 
     /// Removes the group. EBUSY means that processes are still being reaped: try again later; repeating is harmless.

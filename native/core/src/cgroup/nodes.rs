@@ -88,9 +88,18 @@ pub(super) fn read(dir: BorrowedFd<'_>, path: &str, file: &str) -> io::Result<Ve
 
 /// The processes of the group, as the caller's pid namespace numbers them.
 pub(super) fn processes(nodes: &Handover, path: &str) -> io::Result<Vec<u32>> {
+    numbers(nodes, path, "cgroup.procs")
+}
+
+pub(super) fn threads(nodes: &Handover, path: &str) -> io::Result<Vec<u32>> {
+    let file = if nodes.dir(Controller::Unified).is_some() { "cgroup.threads" } else { "tasks" };
+    numbers(nodes, path, file)
+}
+
+fn numbers(nodes: &Handover, path: &str, file: &str) -> io::Result<Vec<u32>> {
     let any = [Controller::Unified, Controller::Pids, Controller::Memory, Controller::Cpu];
     let Some(dir) = any.into_iter().find_map(|controller| nodes.dir(controller)) else { return Ok(Vec::new()) };
-    let fd = open(dir, path, "cgroup.procs", OFlags::RDONLY)?;
+    let fd = open(dir, path, file, OFlags::RDONLY)?;
     let text = io::read_to_string(std::fs::File::from(fd))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }

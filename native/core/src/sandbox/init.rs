@@ -16,8 +16,8 @@ use crate::protocol::{End, FromCall, FromInit, ToCall};
 use crate::stage::{At, Stage};
 use crate::sys;
 
-pub(super) fn serve(built: Built) -> i32 {
-    match Init::new(built).and_then(Init::run) {
+pub(super) fn serve(built: Built, control: OwnedFd) -> i32 {
+    match Init::new(built, control).and_then(Init::run) {
         // The worker closed the call channel: sandboxd's SIGKILL follows, or sandboxd is gone and we go too.
         Ok(()) => 0,
         Err(_) => 1,
@@ -26,14 +26,15 @@ pub(super) fn serve(built: Built) -> i32 {
 
 struct Init {
     built: Built,
+    control: OwnedFd,
     signals: OwnedFd,
 }
 
 impl Init {
-    fn new(built: Built) -> io::Result<Self> {
+    fn new(built: Built, control: OwnedFd) -> io::Result<Self> {
         sys::process::set_signal_mask(&[libc::SIGCHLD]);
         let signals = sys::process::signalfd(&[libc::SIGCHLD])?;
-        Ok(Self { built, signals })
+        Ok(Self { built, control, signals })
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -43,7 +44,7 @@ impl Init {
             let mut ready = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&self.built.call, PollFlags::IN),
-                PollFd::new(&self.built.control, PollFlags::IN),
+                PollFd::new(&self.control, PollFlags::IN),
             ];
             match poll(&mut ready, None) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -97,7 +98,7 @@ impl Init {
         match started {
             Ok((function, ends)) => {
                 if let Some(listener) = &function.listener {
-                    packet::send(&self.built.control, &FromInit::Listener, &[listener.as_fd()], None)?;
+                    packet::send(&self.control, &FromInit::Listener, &[listener.as_fd()], None)?;
                 }
                 self.built.function = Some(function.without_listener());
                 let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();

@@ -18,7 +18,7 @@ use rustix::net::RecvFlags;
 
 use crate::ablate::{Ablation, Layer};
 use crate::packet;
-use crate::protocol::{Contract, FromInit, Spec, Start, Streams, ToInit};
+use crate::protocol::{Contract, FromInit, Order, Spec, Start, Streams, ToInit};
 use crate::stage::{At, SetupError, Stage};
 use crate::sys;
 
@@ -27,26 +27,86 @@ pub const IMAGE_OWNER_ID: u32 = 1;
 /// M's id of slot 0's function.
 pub const FIRST_SLOT_ID: u32 = 1000;
 
-/// What sandboxd knows about the sandbox it is cloned for.
+/// The descriptors of one sandbox, as sandboxd sends them.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    pub control: BorrowedFd<'a>,
-    pub spec: BorrowedFd<'a>,
+pub struct Plan {
+    control: OwnedFd,
+    spec: OwnedFd,
     /// `tasks` of the leaves to move into; none on pure v2, where clone3 placed us.
-    pub attach: Vec<BorrowedFd<'a>>,
-    /// What is written to timens_offsets; one value for all sandboxes of a worker.
-    pub time_offsets: &'a TimeOffsets,
+    attach: Vec<OwnedFd>,
+    cgroup: Option<OwnedFd>,
+    /// M's id of the slot, which the function runs as.
+    slot_id: u32,
+}
+
+impl Plan {
+    /// # Errors
+    /// EBADMSG when they are not as many as ordered.
+    pub fn new(order: &Order, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let bad_message = || io::Error::from_raw_os_error(libc::EBADMSG);
+        let mut next = descriptors.into_iter();
+        let (Some(control), Some(spec)) = (next.next(), next.next()) else { return Err(bad_message()) };
+        let attach: Vec<_> = next.by_ref().take(order.attach_count).collect();
+        let cgroup = if order.has_cgroup { next.next() } else { None };
+        let is_whole = attach.len() == order.attach_count && cgroup.is_some() == order.has_cgroup;
+        if !is_whole || next.next().is_some() {
+            return Err(bad_message());
+        }
+        Ok(Self { control, spec, attach, cgroup, slot_id: order.slot_id })
+    }
+
+    pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroup.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// What every sandbox finds where it is born.
+#[derive(Debug)]
+pub struct Nest {
+    pub originals: Originals,
+    pub time_offsets: TimeOffsets,
+    /// The nest is in a time namespace of its own. In tests that may want a sandbox without one, the sandbox makes it:
+    /// nobody comes back from one to M's, which is the host's.
+    pub has_time: bool,
     /// Below Linux 6.6 tmpfs has no user xattrs, so what the function may write is copied instead (writable.rs).
     pub copies_writable: bool,
-    /// M's id of the slot, which the function runs as.
-    pub slot_id: u32,
+}
+
+/// M's own namespaces, where a sandbox goes back to when a test switches that layer off.
+#[derive(Debug, Default)]
+pub struct Originals {
+    namespaces: Vec<(Layer, libc::c_int, OwnedFd)>,
+}
+
+impl Originals {
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    /// open(2).
+    pub fn open() -> io::Result<Self> {
+        let kinds = [
+            (Layer::NetNs, libc::CLONE_NEWNET, "net"),
+            (Layer::IpcNs, libc::CLONE_NEWIPC, "ipc"),
+            (Layer::UtsNs, libc::CLONE_NEWUTS, "uts"),
+        ];
+        let open = |(layer, kind, name)| -> io::Result<_> {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok((layer, kind, rustix::fs::open(format!("/proc/self/ns/{name}"), flags, Mode::empty())?))
+        };
+        Ok(Self { namespaces: kinds.into_iter().map(open).collect::<io::Result<_>>()? })
+    }
+
+    /// Closes them, too.
+    fn enter_ablated(self, ablation: Ablation) -> io::Result<()> {
+        let mut ablated = self.namespaces.iter().filter(|(layer, ..)| !ablation.keeps(*layer));
+        ablated.try_for_each(|(_, kind, namespace)| sys::process::setns(namespace.as_fd(), *kind))
+    }
 }
 
 /// The shift of a sandbox's clocks against the host's, which hides the host's uptime.
 #[derive(Debug)]
 pub struct TimeOffsets {
-    pub file_content: String,
-    pub monotonic_ns: i128,
+    file_content: String,
 }
 
 impl TimeOffsets {
@@ -55,23 +115,35 @@ impl TimeOffsets {
         use rustix::time::{ClockId, clock_gettime};
         let monotonic = clock_gettime(ClockId::Monotonic).tv_sec;
         let boottime = clock_gettime(ClockId::Boottime).tv_sec;
-        Self {
-            file_content: format!("monotonic -{monotonic} 0\nboottime -{boottime} 0\n"),
-            monotonic_ns: -i128::from(monotonic) * 1_000_000_000,
-        }
+        Self { file_content: format!("monotonic -{monotonic} 0\nboottime -{boottime} 0\n") }
+    }
+
+    /// For the children of the calling process, which has unshared its time namespace: clone3 with NEWTIME would freeze
+    /// the offsets at nothing.
+    ///
+    /// # Errors
+    /// open(2), write(2); EACCES once a process is in the namespace.
+    pub fn write(&self) -> io::Result<()> {
+        write_file(c"/proc/self/timens_offsets", self.file_content.as_bytes())
     }
 }
 
 /// Builds the sandbox around this process and then is its init. Never returns.
-pub fn build_and_serve(plan: &Plan<'_>) -> ! {
-    let code = match build(plan) {
-        Ok(built) => init::serve(built),
-        Err(error) => {
-            let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
-            // If even this cannot be sent, sandboxd is gone and so will we be.
-            let _ = packet::send(plan.control, &FromInit::Failed { stage: error.stage, errno }, &[], None);
-            1
-        }
+///
+/// `ahead_ns`: how long the namespaces took that it was born into.
+pub fn build_and_serve(plan: Plan, nest: Nest, ahead_ns: u32) -> ! {
+    let code = match keep_only(&plan, &nest.originals) {
+        Ok(control) => match build(plan, &control, nest, ahead_ns) {
+            Ok(built) => init::serve(built, control),
+            Err(error) => {
+                let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
+                // If even this cannot be sent, sandboxd is gone and so will we be.
+                let _ = packet::send(&control, &FromInit::Failed { stage: error.stage, errno }, &[], None);
+                1
+            }
+        },
+        // sandboxd sees the socket close, and our death.
+        Err(_) => 1,
     };
     sys::process::exit_now(code)
 }
@@ -79,7 +151,6 @@ pub fn build_and_serve(plan: &Plan<'_>) -> ! {
 /// What init holds once the building is done.
 struct Built {
     spec: Spec,
-    control: OwnedFd,
     /// Our end of the channel to the worker.
     call: OwnedFd,
     function: Option<spawn::Function>,
@@ -101,42 +172,33 @@ impl Stopwatch {
         self.stage_ns[stage as usize] = u32::try_from(now.saturating_sub(self.last_ns)).unwrap_or(u32::MAX);
         self.last_ns = now;
     }
-
-    /// CLOCK_MONOTONIC jumps by the offset when this process enters its time namespace.
-    fn shift(&mut self, offset_ns: i128) {
-        self.last_ns = u64::try_from(i128::from(self.last_ns) + offset_ns).unwrap_or(0);
-    }
 }
 
 /// The order of operations; PITFALLS of each step stand beside it.
-fn build(plan: &Plan<'_>) -> Result<Built, SetupError> {
+fn build(plan: Plan, control: &OwnedFd, nest: Nest, ahead_ns: u32) -> Result<Built, SetupError> {
     let mut watch = Stopwatch::start();
-    // For whoever looks at the host's processes: every sandbox's init is a fork of sandboxd.
+    watch.stage_ns[Stage::Ahead as usize] = ahead_ns;
+    // For whoever looks at the host's processes: every sandbox's init is a fork of the nursery.
     rustix::thread::set_name(c"mayfly-init").at(Stage::Spec)?;
-    let control = keep_only(plan).at(Stage::Spec)?;
-    let spec = read_spec(plan.spec).at(Stage::Spec)?;
+    let spec = read_spec(plan.spec.as_fd()).at(Stage::Spec)?;
     watch.lap(Stage::Spec);
 
     // While we are M-root: after the switch to the slot's uid the kernel refuses a v1 attach. Before the cgroup
     // namespace: it is rooted where we are when it is made.
-    for procs in &plan.attach {
-        write_all(*procs, b"0").at(Stage::CgroupAttach)?;
+    for tasks in &plan.attach {
+        write_all(tasks.as_fd(), b"0").at(Stage::CgroupAttach)?;
     }
     // The OOM killer must prefer a function to anything of the host. Lowering it again needs a capability.
     write_file(c"/proc/self/oom_score_adj", b"500").at(Stage::CgroupAttach)?;
     watch.lap(Stage::CgroupAttach);
 
     sys::process::unshare_namespaces(namespaces(spec.ablation)).at(Stage::Namespaces)?;
+    nest.originals.enter_ablated(spec.ablation).at(Stage::Namespaces)?;
     watch.lap(Stage::Namespaces);
-    if spec.ablation.keeps(Layer::TimeNs) {
-        enter_time_namespace(plan.time_offsets).at(Stage::TimeNamespace)?;
-        watch.shift(plan.time_offsets.monotonic_ns);
+    if !nest.has_time && spec.ablation.keeps(Layer::TimeNs) {
+        enter_time_namespace(&nest.time_offsets).at(Stage::TimeNamespace)?;
+        watch = Stopwatch { last_ns: crate::board::now_ns(), ..watch };
     }
-    watch.lap(Stage::TimeNamespace);
-    if spec.ablation.keeps(Layer::NetNs) {
-        loopback_up().at(Stage::Loopback)?;
-    }
-    watch.lap(Stage::Loopback);
     if spec.ablation.keeps(Layer::UtsNs) {
         rustix::system::sethostname(&spec.hostname).at(Stage::Hostname)?;
     }
@@ -146,7 +208,7 @@ fn build(plan: &Plan<'_>) -> Result<Built, SetupError> {
     let sysctls = rustix::fs::open("/proc/sys/user", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .at(Stage::NestedNamespaces)?;
     if spec.ablation.keeps(Layer::MountNs) {
-        rootfs::enter(&spec, plan.copies_writable, &mut |stage| watch.lap(stage))?;
+        rootfs::enter(&spec, nest.copies_writable, &mut |stage| watch.lap(stage))?;
     }
     identity::enter_user_namespace(&spec, control.as_fd(), &mut |stage| watch.lap(stage))?;
     identity::drop_privileges(&spec, plan.slot_id, sysctls.as_fd(), &mut |stage| watch.lap(stage))?;
@@ -157,7 +219,7 @@ fn build(plan: &Plan<'_>) -> Result<Built, SetupError> {
 
 /// Makes the channels, as the slot's uid so that they count as its own, starts the program if it is to wait in the
 /// sandbox, and tells sandboxd.
-fn finish(spec: Spec, control: OwnedFd, mut watch: Stopwatch) -> Result<Built, SetupError> {
+fn finish(spec: Spec, control: &OwnedFd, mut watch: Stopwatch) -> Result<Built, SetupError> {
     let (call, worker_call) = packet::pair().at(Stage::Channels)?;
     let call = move_up(call).at(Stage::Channels)?;
     let streams = match (spec.start, spec.contract) {
@@ -182,21 +244,15 @@ fn finish(spec: Spec, control: OwnedFd, mut watch: Stopwatch) -> Result<Built, S
     descriptors.extend(listener.map(AsFd::as_fd));
     let has_listener = listener.is_some();
     let message = FromInit::Built { streams, contract: spec.contract, has_listener, stage_ns: watch.stage_ns };
-    packet::send(&control, &message, &descriptors, None).at(Stage::Park)?;
+    packet::send(control, &message, &descriptors, None).at(Stage::Park)?;
     let function = function.map(spawn::Function::without_listener);
-    Ok(Built { spec, control, call, function })
+    Ok(Built { spec, call, function })
 }
 
+/// Those that are not made ahead: they depend on where the process is.
 const fn namespaces(ablation: Ablation) -> i32 {
     let mut flags = 0;
-    let pairs = [
-        (Layer::MountNs, libc::CLONE_NEWNS),
-        (Layer::NetNs, libc::CLONE_NEWNET),
-        (Layer::IpcNs, libc::CLONE_NEWIPC),
-        (Layer::UtsNs, libc::CLONE_NEWUTS),
-        (Layer::CgroupNs, libc::CLONE_NEWCGROUP),
-        (Layer::TimeNs, libc::CLONE_NEWTIME),
-    ];
+    let pairs = [(Layer::MountNs, libc::CLONE_NEWNS), (Layer::CgroupNs, libc::CLONE_NEWCGROUP)];
     let mut i = 0;
     while i < pairs.len() {
         if ablation.keeps(pairs[i].0) {
@@ -207,12 +263,13 @@ const fn namespaces(ablation: Ablation) -> i32 {
     flags
 }
 
-/// Closes every descriptor inherited from sandboxd but the plan's, and moves the control socket above those that the
-/// function will have.
-fn keep_only(plan: &Plan<'_>) -> io::Result<OwnedFd> {
-    let needed = [plan.control, plan.spec].into_iter().chain(plan.attach.iter().copied());
-    sys::process::close_all_but(needed.map(|fd| fd.as_raw_fd().unsigned_abs()).chain([0, 1, 2]).collect())?;
-    Ok(rustix::io::fcntl_dupfd_cloexec(plan.control, FIRST_OWN_FD)?)
+/// Closes every descriptor of the nursery's, and moves the control socket above those that the function will have.
+fn keep_only(plan: &Plan, originals: &Originals) -> io::Result<OwnedFd> {
+    let own = [&plan.control, &plan.spec].into_iter().chain(&plan.attach);
+    let all = own.chain(originals.namespaces.iter().map(|(.., namespace)| namespace));
+    let numbers = all.map(|fd| fd.as_raw_fd().unsigned_abs());
+    sys::process::close_all_but(numbers.chain([0, 1, 2]).collect())?;
+    move_up(plan.control.try_clone()?)
 }
 
 /// Our own descriptors live from here on, above every one that a function is given.
@@ -229,18 +286,12 @@ fn read_spec(memfd: BorrowedFd<'_>) -> io::Result<Spec> {
     postcard::from_bytes(&bytes[..read]).map_err(|_| io::Error::from_raw_os_error(libc::EBADMSG))
 }
 
-/// clone3 with NEWTIME would freeze the offsets at nothing; so unshare, write, and only then enter.
 fn enter_time_namespace(offsets: &TimeOffsets) -> io::Result<()> {
-    write_file(c"/proc/self/timens_offsets", offsets.file_content.as_bytes())?;
+    sys::process::unshare_namespaces(libc::CLONE_NEWTIME)?;
+    offsets.write()?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::open("/proc/self/ns/time_for_children", flags, Mode::empty())?;
     sys::process::setns(namespace.as_fd(), libc::CLONE_NEWTIME)
-}
-
-fn loopback_up() -> io::Result<()> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    sys::process::loopback_up(socket.as_fd())
 }
 
 fn write_file(path: &std::ffi::CStr, content: &[u8]) -> io::Result<()> {

@@ -24,7 +24,10 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | cast_flag(libc::CLONE_PIDFD);
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    // A sibling (CLONE_PARENT) dies with our own signal, and asking for one is EINVAL.
+    if flags & cast_flag(libc::CLONE_PARENT) == 0 {
+        args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    }
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(fd.as_raw_fd().unsigned_abs());

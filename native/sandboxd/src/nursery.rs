@@ -1,0 +1,161 @@
+//! The nursery: the process that every sandbox is cloned from, and the namespaces of the next one, made ahead.
+//!
+//! It holds no descriptor of any sandbox, sees few mounts and touches little memory, so that a clone copies little,
+//! however many sandboxes there are. While nobody asks it makes the next sandbox's net, ipc, uts and time namespaces by
+//! entering them itself: a net namespace takes longer than all the rest of a build. One set at a time, since the
+//! kernel makes them one at a time too (a lock of rtnetlink's).
+//!
+//! Its clones are sandboxd's children (CLONE_PARENT), which reaps them. If it dies, sandboxd ends and everything with it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mayfly_core::board::now_ns;
+use mayfly_core::packet;
+use mayfly_core::protocol::{Birth, Order};
+use mayfly_core::sandbox::{Nest, Originals, Plan, TimeOffsets, build_and_serve};
+use mayfly_core::stage::{At, SetupError, Stage};
+use mayfly_core::sys;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::net::RecvFlags;
+use rustix::process::Pid;
+
+/// How long nobody must have asked before the next set is made: not while the last one's sandbox is still being built.
+const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
+/// sandboxd's end.
+#[derive(Debug)]
+pub struct Nursery {
+    socket: OwnedFd,
+}
+
+impl Nursery {
+    /// To be called while sandboxd has no sandbox: what it holds by then, the nursery holds too.
+    pub fn start(time_offsets: TimeOffsets, copies_writable: bool, is_ablation_allowed: bool) -> io::Result<Self> {
+        let (ours, theirs) = packet::pair()?;
+        match sys::process::clone3(0, None)? {
+            sys::process::Cloned::Parent { .. } => Ok(Self { socket: ours }),
+            sys::process::Cloned::Child => {
+                drop(ours);
+                let has_time = !is_ablation_allowed;
+                let originals = enter();
+                let served = originals.map(|originals| Nest { originals, time_offsets, has_time, copies_writable });
+                if let Err(error) = served.and_then(|nest| Parent { socket: theirs, nest, ahead_ns: None }.serve()) {
+                    crate::complain(&format!("the nursery: {error}"));
+                }
+                sys::process::exit_now(1)
+            }
+        }
+    }
+
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub fn order(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        packet::send(&self.socket, order, descriptors, None)
+    }
+
+    /// The next answer, `None` while there is none.
+    ///
+    /// # Errors
+    /// The nursery is gone.
+    pub fn answer(&self) -> io::Result<Option<(Birth, Option<OwnedFd>)>> {
+        match packet::receive::<Birth>(&self.socket, RecvFlags::DONTWAIT) {
+            Ok(Some(packet)) => Ok(Some((packet.message, packet.descriptors.into_iter().next()))),
+            Ok(None) => Err(io::Error::other("the nursery is gone")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Every sandbox's mount namespace begins as a copy of the nursery's: one without what only sandboxd needs.
+fn enter() -> io::Result<Originals> {
+    rustix::thread::set_name(c"mayfly-nursery")?;
+    let originals = Originals::open()?;
+    sys::process::unshare_namespaces(libc::CLONE_NEWNS)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    for device in ["null", "zero", "full", "random", "urandom"] {
+        unmount(format!("/dev/{device}"), UnmountFlags::DETACH)?;
+    }
+    Ok(originals)
+}
+
+/// The nursery itself.
+struct Parent {
+    socket: OwnedFd,
+    nest: Nest,
+    /// The next sandbox's namespaces are made, and took this long.
+    ahead_ns: Option<u32>,
+}
+
+enum Side {
+    Parent { pid: Pid, pidfd: OwnedFd },
+    Child { plan: Plan, ahead_ns: u32 },
+}
+
+impl Parent {
+    /// Returns when sandboxd is gone.
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            if self.ahead_ns.is_none() && !self.is_asked_soon()? {
+                // What fails now is told to whoever asks next: it is tried again.
+                self.ahead_ns = self.make_ahead().ok();
+            }
+            let Some(packet) = packet::receive::<Order>(&self.socket, RecvFlags::empty())? else { return Ok(()) };
+            let slot = packet.message.slot;
+            match self.clone_sandbox(&packet.message, packet.descriptors) {
+                Ok(Side::Child { plan, ahead_ns }) => build_and_serve(plan, self.nest, ahead_ns),
+                Ok(Side::Parent { pid, pidfd }) => {
+                    let born = Birth::Born { slot, pid: pid.as_raw_nonzero().get() };
+                    packet::send(&self.socket, &born, &[pidfd.as_fd()], None)?;
+                }
+                Err(SetupError { stage, source }) => {
+                    let errno = source.raw_os_error().unwrap_or(libc::EIO);
+                    packet::send(&self.socket, &Birth::Failed { slot, stage, errno }, &[], None)?;
+                }
+            }
+        }
+    }
+
+    fn is_asked_soon(&self) -> io::Result<bool> {
+        let mut entry = [PollFd::new(&self.socket, PollFlags::IN)];
+        Ok(poll(&mut entry, Some(&REST))? > 0)
+    }
+
+    /// Enters new namespaces, which the next clone is born into.
+    fn make_ahead(&self) -> Result<u32, SetupError> {
+        let started = now_ns();
+        let time = if self.nest.has_time { libc::CLONE_NEWTIME } else { 0 };
+        let kinds = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | time;
+        sys::process::unshare_namespaces(kinds).at(Stage::Ahead)?;
+        if self.nest.has_time {
+            // Only what is born afterwards is in a time namespace, and only until then its clocks can be set.
+            self.nest.time_offsets.write().at(Stage::TimeNamespace)?;
+        }
+        loopback_up().at(Stage::Loopback)?;
+        Ok(u32::try_from(now_ns() - started).unwrap_or(u32::MAX))
+    }
+
+    fn clone_sandbox(&mut self, order: &Order, descriptors: Vec<OwnedFd>) -> Result<Side, SetupError> {
+        let ahead_ns = match self.ahead_ns.take() {
+            Some(ahead_ns) => ahead_ns,
+            None => self.make_ahead()?,
+        };
+        let plan = Plan::new(order, descriptors).at(Stage::Clone)?;
+        let kind = if order.has_pid_namespace { libc::CLONE_NEWPID } else { 0 };
+        let flags = u64::from((kind | libc::CLONE_PARENT).unsigned_abs());
+        match sys::process::clone3(flags, plan.cgroup()).at(Stage::Clone)? {
+            sys::process::Cloned::Parent { pid, pidfd } => Ok(Side::Parent { pid, pidfd }),
+            sys::process::Cloned::Child => Ok(Side::Child { plan, ahead_ns }),
+        }
+    }
+}
+
+fn loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sys::process::loopback_up(socket.as_fd())
+}
