@@ -106,6 +106,16 @@ export async function auditSettled(instance: string, expected: Audit, deadlineMs
   }
 }
 
+/** The host once nothing changes any more: a moment after a build the next sandbox's namespaces are made. */
+export async function auditAtRest(instance: string): Promise<Audit> {
+  for (let before = audit(instance); ; ) {
+    await delay(20)
+    const seen = audit(instance)
+    if (JSON.stringify(seen) === JSON.stringify(before)) return seen
+    before = seen
+  }
+}
+
 function pids(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

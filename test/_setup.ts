@@ -23,7 +23,7 @@ import type { Outcome } from '../contract/outcome.ts'
 import { buildImage } from '../images/build.ts'
 import { openStore, type Store } from '../images/store.ts'
 import { openPool, type Pool } from '../worker/pool.ts'
-import { type Audit, audit, auditSettled, processesOfPool, removeNodes, UID_BASE } from './_host.ts'
+import { type Audit, audit, auditAtRest, auditSettled, processesOfPool, removeNodes, UID_BASE } from './_host.ts'
 
 export type PoolOptions = NonNullable<Parameters<typeof openPool>[0]>
 
@@ -122,7 +122,7 @@ export async function openHouse(options: PoolOptions = {}, manifest: ProbeManife
         // Slots of sandboxes that are still being built or destroyed are neither cold nor ready.
         return functions.every((each) => each.ready > 0 && each.leased === 0) && slots.total - slots.cold === ready
       })
-      return audit(pool.stats().instance)
+      return await auditAtRest(pool.stats().instance)
     },
     async close() {
       await pool.close()

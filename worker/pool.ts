@@ -183,7 +183,9 @@ class WorkerPool implements Pool {
     try {
       const start = this.#slots.lease(slot, entry, isCold)
       const own = limits === entry.spec.limits ? undefined : this.#nativeLimits(slot, limits)
-      this.#house.core.call(slot, payload, this.#running.size === 0, own)
+      // A program that is still starting would be moved while it runs.
+      const isAlone = !isCold && this.#running.size === 0
+      this.#house.core.call(slot, payload, isAlone, own)
       const forget = signal === undefined ? undefined : this.#cancelOn(signal, slot)
       const sentAt = performance.now()
       this.#running.set(slot, { entry, limits, start, askedAt, acquiredAt, sentAt, resolve, reject, forget })

@@ -4,6 +4,7 @@ import { PlatformError } from '../contract/errors.ts'
 import type { FunctionSpec } from '../contract/function.ts'
 import type { Start } from '../contract/invocation.ts'
 import type { CoreEvent } from '../native/index.ts'
+import { ColdSlots } from './cold-slots.ts'
 import { describeFailure } from './failure.ts'
 import { FunctionPool } from './function-pool.ts'
 import type { House } from './house.ts'
@@ -34,9 +35,7 @@ const WARMING_PER_CPU = 2
 export class SlotTable {
   readonly #house: House
   readonly #occupants: (Occupant | undefined)[]
-  readonly #cold: number[]
-  /** Of each slot, by id. */
-  readonly #lastFunctions: number[] = []
+  readonly #cold: ColdSlots
   readonly #entries = new Map<number, FunctionPool>()
   readonly #deploying = new Map<FunctionPool, { resolve: () => void; reject: (error: PlatformError) => void }>()
   readonly #defining = new Map<number, (errno: number) => void>()
@@ -48,8 +47,7 @@ export class SlotTable {
   constructor(house: House) {
     this.#house = house
     this.#occupants = new Array(house.report.slots)
-    // Low numbers last, so that they are taken first.
-    this.#cold = Array.from({ length: house.report.slots }, (_, index) => house.report.slots - 1 - index)
+    this.#cold = new ColdSlots(house.report.slots)
   }
 
   /** A new version of a function, once its first sandboxes are ready. */
@@ -155,7 +153,7 @@ export class SlotTable {
   }
 
   counts(): { total: number; cold: number } {
-    return { total: this.#occupants.length, cold: this.#cold.length }
+    return { total: this.#occupants.length, cold: this.#cold.count }
   }
 
   list(): SandboxInfo[] {
@@ -186,12 +184,11 @@ export class SlotTable {
   lost(error: PlatformError): void {
     this.stop()
     for (const { reject } of this.#deploying.values()) reject(error)
-    this.#cold.length = this.#occupants.length
     this.#checkAllCold()
   }
 
   #build(entry: FunctionPool): boolean {
-    const slot = this.#takeCold(entry)
+    const slot = this.#cold.take(entry.id)
     if (slot === undefined) {
       if (entry.isWaitedFor) this.#evictFor(entry)
       return false
@@ -199,7 +196,6 @@ export class SlotTable {
     entry.warming += 1
     this.#warming += 1
     const generation = this.#house.core.build(slot, entry.id, entry.isWaitedFor)
-    this.#lastFunctions[slot] = entry.id
     this.#occupants[slot] = {
       entry,
       generation,
@@ -209,12 +205,6 @@ export class SlotTable {
       isResetting: false,
     }
     return true
-  }
-
-  /** A slot that was the function's before if there is one: sandboxd may have kept its cgroup. */
-  #takeCold(entry: FunctionPool): number | undefined {
-    const index = this.#cold.findLastIndex((slot) => this.#lastFunctions[slot] === entry.id)
-    return index >= 0 ? this.#cold.splice(index, 1)[0] : this.#cold.pop()
   }
 
   /** Somebody waits and no slot is cold: the function with the most idle sandboxes gives one. */
@@ -284,7 +274,7 @@ export class SlotTable {
     const occupant = this.#occupants[slot]
     this.#endReset(occupant)
     this.#occupants[slot] = undefined
-    this.#cold.push(slot)
+    this.#cold.giveBack(slot)
     if (occupant !== undefined) this.#forgetIfGone(occupant.entry)
     this.#tidying.soon()
     this.#checkAllCold()
@@ -305,6 +295,6 @@ export class SlotTable {
   }
 
   #checkAllCold(): void {
-    if (this.#cold.length >= this.#occupants.length) this.#onAllCold?.()
+    if (this.#tidying.isStopped || this.#cold.count >= this.#occupants.length) this.#onAllCold?.()
   }
 }

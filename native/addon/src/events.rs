@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::board::Board;
-use mayfly_core::cgroup::{File, LimitFiles};
+use mayfly_core::cgroup::{File, Held, Incidents, LimitFiles};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, Event, Streams as StreamKinds, VERSION};
 use mayfly_core::watch::EventFlags;
@@ -55,6 +55,7 @@ impl Pool {
                 is_quiet_guess,
                 held_memory_bytes,
                 held_tasks,
+                before,
             } => {
                 if generation != self.generation(slot) {
                     return;
@@ -66,8 +67,8 @@ impl Pool {
                     None => known.map(|known| known.files),
                 };
                 let group = files.map(|files| KnownFiles { function, leaf, files });
-                let held = (held_memory_bytes, held_tasks);
-                match self.take_sandbox(slot, group, streams, descriptors, held, about) {
+                let held = Held { memory_bytes: held_memory_bytes, tasks: held_tasks };
+                match self.take_sandbox(slot, group, streams, descriptors, (held, before), about) {
                     Ok(sandbox) => {
                         self.slots[slot as usize] = Slot::Ready { sandbox };
                         let pid = about.map_or(0, Pid::as_raw_pid);
@@ -116,7 +117,7 @@ impl Pool {
         group: Option<KnownFiles>,
         kinds: StreamKinds,
         mut descriptors: Vec<OwnedFd>,
-        (held_memory_bytes, held_tasks): (u64, u64),
+        (held, before): (Held, Incidents),
         function_process: Option<Pid>,
     ) -> io::Result<Sandbox> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
@@ -144,12 +145,12 @@ impl Pool {
             contract: of.contract,
             call,
             streams,
-            before: Counters::read(&files).unwrap_or_default(),
+            before: Counters::of_parked(&files, &of.limits, &before).unwrap_or_default(),
             leaf,
             files,
             limits: of.limits,
-            held_memory_bytes,
-            held_tasks,
+            held_memory_bytes: held.memory_bytes,
+            held_tasks: held.tasks,
             is_used: false,
             processes,
             is_pinned: false,

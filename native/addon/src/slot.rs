@@ -20,7 +20,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mayfly_core::cgroup::{CallLimits, LimitFiles};
+use mayfly_core::cgroup::{CallLimits, Incidents, LimitFiles};
 use mayfly_core::protocol::{Contract, End};
 use rustix::process::Pid;
 
@@ -106,6 +106,9 @@ pub struct Sandbox {
     pub logs: Logs,
 }
 
+/// A build takes no more CPU time than this in one period of a quota.
+const BUILD_CPU_US_MAX: u32 = 20_000;
+
 /// Counters of a cgroup that only rise.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counters {
@@ -115,6 +118,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Of a sandbox that was built in a group where others counted `before`. A file that was once read holds 4 KiB of the
+    /// kernel's until it is closed, so only those are read that a build can have changed.
+    pub fn of_parked(files: &LimitFiles, limits: &CallLimits, before: &Incidents) -> std::io::Result<Self> {
+        let is_throttled = limits.cpu_quota_us < BUILD_CPU_US_MAX;
+        Ok(Self {
+            cpu_ns: files.cpu_ns()?,
+            throttled_count: if is_throttled { files.throttled_count()? } else { before.throttled_count },
+            pids_denied_count: before.pids_denied_count,
+        })
+    }
+
     pub fn read(files: &LimitFiles) -> std::io::Result<Self> {
         Ok(Self {
             cpu_ns: files.cpu_ns()?,

@@ -91,6 +91,8 @@ pub enum Event {
         is_quiet_guess: bool,
         held_memory_bytes: u64,
         held_tasks: u64,
+        /// What earlier sandboxes counted in the same group.
+        before: Incidents,
     },
     /// No sandbox came of a `Build`; the slot is empty again.
     Failed {
@@ -222,8 +224,9 @@ pub struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     pub slot: u32,
-    /// M's id of the slot, which the function runs as.
-    pub slot_id: u32,
+    /// M's id of the sandbox, which the function runs as, and that of the sandbox to be ordered next.
+    pub id: u32,
+    pub next_id: u32,
     pub has_pid_namespace: bool,
     pub attach_count: usize,
     pub has_cgroup: bool,

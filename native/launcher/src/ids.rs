@@ -42,7 +42,7 @@ impl Ids {
     /// Decides by who we are.
     pub fn choose(base: u32, slots: u32) -> Result<Ids, Failure> {
         let ids = if geteuid().is_root() { service(base)? } else { user()? };
-        let needed = mayfly_core::sandbox::FIRST_SLOT_ID.saturating_add(slots);
+        let needed = mayfly_core::sandbox::FIRST_ID.saturating_add(slots).saturating_add(1);
         if needed > ids.width() {
             return Err(Failure::host_unfit(
                 Stage::Ids,

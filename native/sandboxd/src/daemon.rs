@@ -9,7 +9,7 @@ use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
 use mayfly_core::cgroup::{CallLimits, Cgroups, Leaf, NodeLimits};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Event, Failure, Request, VERSION};
-use mayfly_core::sandbox::{FIRST_SLOT_ID, TimeOffsets};
+use mayfly_core::sandbox::{FIRST_ID, TimeOffsets};
 use mayfly_core::stage::Stage;
 use mayfly_core::sys;
 use mayfly_core::watch::{EventFlags, Token, Watch};
@@ -48,6 +48,7 @@ pub struct Daemon {
     pub functions: HashMap<u32, Function>,
     pub unpackers: HashMap<u32, Unpacker>,
     pub nursery: Nursery,
+    pub ids: Ids,
     /// Slots to be cloned, in that order, and how many the nursery has been asked for.
     pub orders: VecDeque<u32>,
     pub ordered: usize,
@@ -68,6 +69,30 @@ pub struct Daemon {
     room: Option<OwnedFd>,
 }
 
+/// M's ids of functions: one for each sandbox, and the one that the nursery has made the next user namespace for.
+#[derive(Debug)]
+pub struct Ids {
+    free: Vec<u32>,
+    pub next: u32,
+}
+
+impl Ids {
+    fn new(first: u32, count: u32) -> Self {
+        Self { free: (first + 1..first + count).rev().collect(), next: first }
+    }
+
+    /// The next one, and the one after it.
+    pub fn take(&mut self) -> (u32, u32) {
+        let id = self.next;
+        self.next = self.free.pop().expect("one more than there are slots");
+        (id, self.next)
+    }
+
+    pub fn give_back(&mut self, id: u32) {
+        self.free.push(id);
+    }
+}
+
 #[derive(Debug)]
 pub struct KeptLeaf {
     pub function: u32,
@@ -84,7 +109,7 @@ struct Unsent {
 
 pub fn run(options: Options) -> io::Result<()> {
     sys::process::reset_signals();
-    if options.slots.saturating_add(FIRST_SLOT_ID) > options.ids {
+    if options.slots.saturating_add(FIRST_ID) >= options.ids {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than ids"));
     }
     Daemon::open(options)?.serve()
@@ -93,7 +118,9 @@ pub fn run(options: Options) -> io::Result<()> {
 impl Daemon {
     fn open(options: Options) -> io::Result<Self> {
         let copies_writable = !tmpfs_has_user_xattrs()?;
-        let nursery = Nursery::start(TimeOffsets::since_boot(), copies_writable, options.is_ablation_allowed)?;
+        let ids = Ids::new(FIRST_ID, options.slots + 1);
+        let nursery =
+            Nursery::start(TimeOffsets::since_boot(), copies_writable, options.is_ablation_allowed, ids.next)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let board_memory = Board::create_memory(options.slots)?;
@@ -114,6 +141,7 @@ impl Daemon {
             functions: HashMap::new(),
             unpackers: HashMap::new(),
             nursery,
+            ids,
             orders: VecDeque::new(),
             ordered: 0,
             kept_leaves: HashMap::new(),

@@ -1,4 +1,4 @@
-//! From a request to build to the last removed group: what happens to one slot.
+//! From the first word of a sandbox's builder to its last removed group: what happens to one slot.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,214 +7,29 @@ use mayfly_core::ablate::Layer;
 use mayfly_core::board::{NEVER, Verdict, now_ns};
 use mayfly_core::cgroup::Leaf;
 use mayfly_core::packet;
-use mayfly_core::protocol::{Birth, Contract, Event, Failure, FromInit, Order, Remains, Streams, ToInit};
-use mayfly_core::sandbox::{FIRST_SLOT_ID, IMAGE_OWNER_ID};
-use mayfly_core::stage::{At, SetupError, Stage};
+use mayfly_core::protocol::{Contract, Event, Failure, FromInit, Remains, Streams, ToInit};
+use mayfly_core::sandbox::userns::write_maps;
+use mayfly_core::stage::Stage;
 use mayfly_core::sys;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
+use crate::birth::BUILD_WITHIN_NS;
 use crate::daemon::{Daemon, Function, KeptLeaf};
 use crate::parking::{self, Seen};
-use crate::slot::{Ending, Offer, Rest, Sandbox, Slot, Unborn};
+use crate::slot::{Ending, Offer, Rest, Sandbox, Slot};
 use crate::watch::Source;
 
-/// A build takes milliseconds; one that takes this long is stuck and gives its slot back.
-const BUILD_WITHIN_NS: u64 = 20_000_000_000;
 /// A group whose last process was reaped a moment ago may still be busy (row P03); one whose process hangs in the
 /// kernel may be for long (P04).
 pub const REMOVE_AGAIN_NS: u64 = 1_000_000;
 const REMOVE_AGAIN_MAX_NS: u64 = 100_000_000;
 
-/// How many orders the nursery has at once: it makes one sandbox at a time, and what is sent cannot be overtaken.
-const ORDERS_AHEAD: usize = 2;
 /// Kept groups are a few dozen kilobytes of the kernel's each. Guess.
 const KEPT_LEAVES_MAX: usize = 256;
 
 impl Daemon {
-    pub fn build(
-        &mut self,
-        slot: u32,
-        generation: u32,
-        function: u32,
-        is_awaited: bool,
-        known_leaf: Option<u32>,
-    ) -> io::Result<()> {
-        if !matches!(self.slots.get(slot as usize), Some(Slot::Empty)) {
-            // The worker built where it must not: tell it, and touch nothing.
-            return self.fail(
-                slot,
-                generation,
-                &SetupError { stage: Stage::Clone, source: io::ErrorKind::ResourceBusy.into() },
-            );
-        }
-        self.board.clear(slot);
-        let since_ns = now_ns();
-        match self.prepare(slot, generation, function) {
-            Ok(order) => {
-                let order = Unborn { is_awaited, is_leaf_known: known_leaf == Some(order.leaf_of), ..order };
-                self.slots[slot as usize] = Slot::Ordered { order, since_ns };
-            }
-            Err(error) => return self.fail(slot, generation, &error),
-        }
-        self.stuck_at_ns = self.stuck_at_ns.min(since_ns + BUILD_WITHIN_NS);
-        // A call that waits goes before what is only to be kept ready.
-        if is_awaited {
-            self.orders.push_front(slot)
-        } else {
-            self.orders.push_back(slot)
-        }
-        self.send_orders()
-    }
-
-    fn fail(&mut self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
-        let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
-        let failure = Failure::Stage { stage: error.stage, errno };
-        self.tell(Event::Failed { slot, generation, failure })
-    }
-
-    fn prepare(&mut self, slot: u32, generation: u32, id: u32) -> Result<Unborn, SetupError> {
-        let missing = || SetupError { stage: Stage::Spec, source: io::ErrorKind::NotFound.into() };
-        let started = now_ns();
-        let (leaf, leaf_of) = self.leaf_for(slot, generation, id).ok_or_else(missing)?.at(Stage::Cgroup)?;
-        let mut stage_ns = vec![0; Stage::COUNT];
-        stage_ns[Stage::Cgroup as usize] = u32::try_from(now_ns() - started).unwrap_or(u32::MAX);
-        let (control, theirs) = packet::pair().at(Stage::Clone)?;
-        let control_of_child = Some(theirs);
-        Ok(Unborn {
-            generation,
-            function: id,
-            control,
-            control_of_child,
-            leaf,
-            leaf_of,
-            is_leaf_known: false,
-            stage_ns,
-            is_awaited: false,
-            doom: None,
-        })
-    }
-
-    /// The group of the slot's last sandbox, if it was of the same function, or a new one; and for which generation it
-    /// was made.
-    fn leaf_for(&mut self, slot: u32, generation: u32, id: u32) -> Option<io::Result<(Leaf, u32)>> {
-        let function = self.functions.get(&id)?;
-        let limits = function.ablation.keeps(Layer::Cgroup).then_some(&function.limits);
-        if let Some(kept) = self.kept_leaves.remove(&slot) {
-            if kept.function == id {
-                return Some(Ok((kept.leaf, kept.leaf_of)));
-            }
-            // Nobody is in it.
-            let _ = kept.leaf.remove();
-        }
-        Some(self.cgroups.create_leaf(id, slot, limits).map(|leaf| (leaf, generation)))
-    }
-
-    pub fn forget_leaves(&mut self, function: u32) {
-        for (_, gone) in self.kept_leaves.extract_if(|_, kept| kept.function == function) {
-            let _ = gone.leaf.remove();
-        }
-    }
-
-    /// A few at a time: what waits here can still be overtaken.
-    fn send_orders(&mut self) -> io::Result<()> {
-        while self.ordered < ORDERS_AHEAD
-            && let Some(slot) = self.orders.pop_front()
-        {
-            let Slot::Ordered { order, .. } = &mut self.slots[slot as usize] else { continue };
-            let Some(theirs) = order.control_of_child.take().filter(|_| order.doom.is_none()) else {
-                self.unborn(slot, Failure::Stage { stage: Stage::Clone, errno: libc::ECANCELED })?;
-                continue;
-            };
-            let Some(function) = self.functions.get(&order.function) else { continue };
-            let attach: Vec<_> = order.leaf.attach().collect();
-            let message = Order {
-                slot,
-                slot_id: FIRST_SLOT_ID + slot,
-                has_pid_namespace: function.ablation.keeps(Layer::PidNs),
-                attach_count: attach.len(),
-                has_cgroup: order.leaf.into_cgroup().is_some(),
-            };
-            let mut descriptors = vec![theirs.as_fd(), function.spec.as_fd()];
-            descriptors.extend(attach);
-            descriptors.extend(order.leaf.into_cgroup());
-            self.nursery.order(&message, &descriptors)?;
-            self.ordered += 1;
-        }
-        Ok(())
-    }
-
-    /// What came of orders.
-    pub fn hear_nursery(&mut self) -> io::Result<()> {
-        while let Some((answer, pidfd)) = self.nursery.answer()? {
-            self.ordered -= 1;
-            match (answer, pidfd) {
-                (Birth::Born { slot, pid }, Some(pidfd)) => self.born(slot, pid, pidfd)?,
-                (Birth::Born { .. }, None) => return Err(io::ErrorKind::InvalidData.into()),
-                (Birth::Failed { slot, stage, errno }, _) => self.unborn(slot, Failure::Stage { stage, errno })?,
-            }
-        }
-        self.send_orders()
-    }
-
-    fn born(&mut self, slot: u32, pid: i32, pidfd: OwnedFd) -> io::Result<()> {
-        let state = &mut self.slots[slot as usize];
-        let Slot::Ordered { order, since_ns } = std::mem::replace(state, Slot::Empty) else {
-            return Err(io::Error::other("the nursery bore what was not ordered"));
-        };
-        let Unborn {
-            generation, function, control, leaf, leaf_of, is_leaf_known, mut stage_ns, is_awaited, doom, ..
-        } = order;
-        let init = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
-        let waited = u32::try_from(now_ns() - since_ns).unwrap_or(u32::MAX);
-        stage_ns[Stage::Clone as usize] = waited.saturating_sub(stage_ns[Stage::Cgroup as usize]);
-        let sandbox = Sandbox {
-            generation,
-            function,
-            init,
-            pidfd,
-            control,
-            listener: None,
-            leaf,
-            leaf_of,
-            is_leaf_known,
-            stage_ns,
-        };
-        let watched = self.watch_sandbox(slot, &sandbox);
-        let state = &mut self.slots[slot as usize];
-        *state = Slot::Building { sandbox, since_ns, is_awaited };
-        if let Some(end) = doom {
-            state.kill(end);
-        }
-        if let Err(error) = watched {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            state.kill(Ending::Failed(Failure::Stage { stage: Stage::Clone, errno }));
-            // Its death may wake nobody, so it is looked for.
-            self.unburied.push(slot);
-        }
-        Ok(())
-    }
-
-    /// No process came of the order.
-    fn unborn(&mut self, slot: u32, failure: Failure) -> io::Result<()> {
-        let state = &mut self.slots[slot as usize];
-        let Slot::Ordered { mut order, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
-        let end = order.doom.take().unwrap_or(Ending::Failed(failure));
-        // Nobody was ever in it.
-        let _ = order.leaf.remove();
-        self.conclude(slot, order.generation, end, Remains::default())
-    }
-
-    fn watch_sandbox(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
-        Source::Init.watch(&self.watch, &sandbox.pidfd, slot, sandbox.generation)?;
-        Source::Control.watch(&self.watch, &sandbox.control, slot, sandbox.generation)?;
-        match sandbox.leaf.oom_events() {
-            Some(events) => Source::OutOfMemory.watch(&self.watch, events, slot, sandbox.generation),
-            None => Ok(()),
-        }
-    }
-
     /// One message of the builder's or init's. What is none, or comes out of turn, ends the sandbox.
     pub fn hear_init(&mut self, slot: u32) -> io::Result<()> {
         let state = &mut self.slots[slot as usize];
@@ -231,7 +46,7 @@ impl Daemon {
         };
         match (message, &mut *state) {
             (FromInit::NeedMap { uid, gid }, Slot::Building { sandbox, .. }) => {
-                let written = write_maps(sandbox, slot, uid, gid)
+                let written = write_maps(sandbox.init, uid, gid, sandbox.id)
                     .and_then(|()| packet::send(&sandbox.control, &ToInit::Mapped, &[], None));
                 if let Err(error) = written {
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -344,6 +159,7 @@ impl Daemon {
             is_quiet_guess,
             held_memory_bytes: held.memory_bytes,
             held_tasks: held.tasks,
+            before: sandbox.leaf.before(),
         };
         let about = offer.function.unwrap_or(sandbox.init);
         self.slots[slot as usize] = Slot::Serving { sandbox };
@@ -382,11 +198,8 @@ impl Daemon {
 
     /// v1: the kernel killed a process of the group; the whole sandbox is to die.
     pub fn check_memory(&mut self, slot: u32) {
-        let state = &mut self.slots[slot as usize];
-        let Some(sandbox) = state.sandbox() else { return };
-        if let Some(events) = sandbox.leaf.oom_events() {
-            let _ = rustix::io::read(events, &mut [0u8; 8]);
-        }
+        let Some(sandbox) = self.slots[slot as usize].sandbox_mut() else { return };
+        sandbox.leaf.hear_oom();
         if sandbox.leaf.incidents().is_ok_and(|incidents| incidents.oom_kills == 0) {
             return;
         }
@@ -446,7 +259,8 @@ impl Daemon {
         }
         self.unburied.retain(|other| *other != slot);
         let Slot::Dying { sandbox, end, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
-        let Sandbox { generation, function, leaf, leaf_of, .. } = sandbox;
+        let Sandbox { generation, function, id, leaf, leaf_of, .. } = sandbox;
+        self.ids.give_back(id);
         if is_kept {
             if let Some(events) = leaf.oom_events() {
                 self.watch.remove(events)?;
@@ -457,7 +271,7 @@ impl Daemon {
         self.conclude(slot, generation, end, Remains { usage, incidents, exit_ns, cgroup_ns, is_leaf_kept: is_kept })
     }
 
-    fn conclude(&mut self, slot: u32, generation: u32, end: Ending, remains: Remains) -> io::Result<()> {
+    pub fn conclude(&mut self, slot: u32, generation: u32, end: Ending, remains: Remains) -> io::Result<()> {
         self.board.clear(slot);
         self.tell(match end {
             Ending::Failed(failure) => Event::Failed { slot, generation, failure },
@@ -525,13 +339,4 @@ fn readiness(fd: &OwnedFd) -> PollFlags {
         Ok(_) => entry[0].revents(),
         Err(_) => PollFlags::empty(),
     }
-}
-
-/// The sandbox's root is the image owner, its function the slot's own id; nothing else exists there.
-fn write_maps(sandbox: &Sandbox, slot: u32, uid: u32, gid: u32) -> io::Result<()> {
-    let slot_id = FIRST_SLOT_ID + slot;
-    let process = format!("/proc/{}", sandbox.init.as_raw_nonzero());
-    std::fs::write(format!("{process}/uid_map"), format!("0 {IMAGE_OWNER_ID} 1\n{uid} {slot_id} 1\n"))?;
-    std::fs::write(format!("{process}/setgroups"), "deny")?;
-    std::fs::write(format!("{process}/gid_map"), format!("0 {IMAGE_OWNER_ID} 1\n{gid} {slot_id} 1\n"))
 }

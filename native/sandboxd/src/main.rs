@@ -4,6 +4,7 @@
 //! that its death, however it comes, is the death of every sandbox. It ends when the worker's socket closes. It parses
 //! no tenant's data, resolves no tenant's path and runs no tenant's code.
 
+mod birth;
 mod daemon;
 mod lifecycle;
 mod nursery;

@@ -10,10 +10,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use mayfly_core::ablate::Ablation;
 use mayfly_core::board::now_ns;
 use mayfly_core::packet;
 use mayfly_core::protocol::{Birth, Order};
-use mayfly_core::sandbox::{Nest, Originals, Plan, TimeOffsets, build_and_serve};
+use mayfly_core::sandbox::{Ahead, Bare, Nest, Originals, Plan, TimeOffsets, UserNamespace, build_and_serve, userns};
 use mayfly_core::stage::{At, SetupError, Stage};
 use mayfly_core::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,16 +33,24 @@ pub struct Nursery {
 
 impl Nursery {
     /// To be called while sandboxd has no sandbox: what it holds by then, the nursery holds too.
-    pub fn start(time_offsets: TimeOffsets, copies_writable: bool, is_ablation_allowed: bool) -> io::Result<Self> {
+    /// `first_id`: M's id of the first sandbox's function.
+    pub fn start(
+        time_offsets: TimeOffsets,
+        copies_writable: bool,
+        is_ablation_allowed: bool,
+        first_id: u32,
+    ) -> io::Result<Self> {
         let (ours, theirs) = packet::pair()?;
         match sys::process::clone3(0, None)? {
             sys::process::Cloned::Parent { .. } => Ok(Self { socket: ours }),
             sys::process::Cloned::Child => {
                 drop(ours);
-                let has_time = !is_ablation_allowed;
+                let is_whole = !is_ablation_allowed;
                 let originals = enter();
-                let served = originals.map(|originals| Nest { originals, time_offsets, has_time, copies_writable });
-                if let Err(error) = served.and_then(|nest| Parent { socket: theirs, nest, ahead_ns: None }.serve()) {
+                let served = originals.map(|originals| Nest { originals, time_offsets, is_whole, copies_writable });
+                if let Err(error) =
+                    served.and_then(|nest| Parent { socket: theirs, nest, next_id: first_id, ahead: None }.serve())
+                {
                     crate::complain(&format!("the nursery: {error}"));
                 }
                 sys::process::exit_now(1)
@@ -87,27 +96,28 @@ fn enter() -> io::Result<Originals> {
 struct Parent {
     socket: OwnedFd,
     nest: Nest,
-    /// The next sandbox's namespaces are made, and took this long.
-    ahead_ns: Option<u32>,
+    next_id: u32,
+    /// For the next sandbox, whose namespaces we are in.
+    ahead: Option<Ahead>,
 }
 
 enum Side {
     Parent { pid: Pid, pidfd: OwnedFd },
-    Child { plan: Plan, ahead_ns: u32 },
+    Child { plan: Plan, ahead: Ahead },
 }
 
 impl Parent {
     /// Returns when sandboxd is gone.
     fn serve(mut self) -> io::Result<()> {
         loop {
-            if self.ahead_ns.is_none() && !self.is_asked_soon()? {
+            if self.ahead.is_none() && !self.is_asked_soon()? {
                 // What fails now is told to whoever asks next: it is tried again.
-                self.ahead_ns = self.make_ahead().ok();
+                self.ahead = self.make_ahead().ok();
             }
             let Some(packet) = packet::receive::<Order>(&self.socket, RecvFlags::empty())? else { return Ok(()) };
             let slot = packet.message.slot;
             match self.clone_sandbox(&packet.message, packet.descriptors) {
-                Ok(Side::Child { plan, ahead_ns }) => build_and_serve(plan, self.nest, ahead_ns),
+                Ok(Side::Child { plan, ahead }) => build_and_serve(plan, self.nest, ahead),
                 Ok(Side::Parent { pid, pidfd }) => {
                     let born = Birth::Born { slot, pid: pid.as_raw_nonzero().get() };
                     packet::send(&self.socket, &born, &[pidfd.as_fd()], None)?;
@@ -125,31 +135,38 @@ impl Parent {
         Ok(poll(&mut entry, Some(&REST))? > 0)
     }
 
-    /// Enters new namespaces, which the next clone is born into.
-    fn make_ahead(&self) -> Result<u32, SetupError> {
+    /// Enters new namespaces, which the next clone is born into, and makes what else no function changes.
+    fn make_ahead(&self) -> Result<Ahead, SetupError> {
         let started = now_ns();
-        let time = if self.nest.has_time { libc::CLONE_NEWTIME } else { 0 };
+        let time = if self.nest.is_whole { libc::CLONE_NEWTIME } else { 0 };
         let kinds = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | time;
         sys::process::unshare_namespaces(kinds).at(Stage::Ahead)?;
-        if self.nest.has_time {
+        if self.nest.is_whole {
             // Only what is born afterwards is in a time namespace, and only until then its clocks can be set.
             self.nest.time_offsets.write().at(Stage::TimeNamespace)?;
         }
         loopback_up().at(Stage::Loopback)?;
-        Ok(u32::try_from(now_ns() - started).unwrap_or(u32::MAX))
+        let (bare, user) = if self.nest.is_whole {
+            let namespace = userns::make(self.next_id).at(Stage::UserNamespace)?;
+            (Some(Bare::make(Ablation::NONE)?), Some(UserNamespace { id: self.next_id, namespace }))
+        } else {
+            (None, None)
+        };
+        Ok(Ahead { bare, user, ns: u32::try_from(now_ns() - started).unwrap_or(u32::MAX) })
     }
 
     fn clone_sandbox(&mut self, order: &Order, descriptors: Vec<OwnedFd>) -> Result<Side, SetupError> {
-        let ahead_ns = match self.ahead_ns.take() {
-            Some(ahead_ns) => ahead_ns,
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead,
             None => self.make_ahead()?,
         };
+        self.next_id = order.next_id;
         let plan = Plan::new(order, descriptors).at(Stage::Clone)?;
         let kind = if order.has_pid_namespace { libc::CLONE_NEWPID } else { 0 };
         let flags = u64::from((kind | libc::CLONE_PARENT).unsigned_abs());
         match sys::process::clone3(flags, plan.cgroup()).at(Stage::Clone)? {
             sys::process::Cloned::Parent { pid, pidfd } => Ok(Side::Parent { pid, pidfd }),
-            sys::process::Cloned::Child => Ok(Side::Child { plan, ahead_ns }),
+            sys::process::Cloned::Child => Ok(Side::Child { plan, ahead }),
         }
     }
 }

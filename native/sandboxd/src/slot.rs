@@ -73,6 +73,8 @@ pub struct Unborn {
     pub is_leaf_known: bool,
     pub stage_ns: Vec<u32>,
     pub is_awaited: bool,
+    /// M's id of its function, once it is ordered.
+    pub id: Option<u32>,
     /// It is not wanted any more: to be killed at birth.
     pub doom: Option<Ending>,
 }
@@ -82,6 +84,8 @@ pub struct Unborn {
 pub struct Sandbox {
     pub generation: u32,
     pub function: u32,
+    /// M's id of its function.
+    pub id: u32,
     pub init: Pid,
     pub pidfd: OwnedFd,
     pub control: OwnedFd,
@@ -119,6 +123,16 @@ pub struct Rest {
 
 impl Slot {
     pub fn sandbox(&self) -> Option<&Sandbox> {
+        match self {
+            Slot::Empty | Slot::Ordered { .. } => None,
+            Slot::Building { sandbox, .. }
+            | Slot::Parking { sandbox, .. }
+            | Slot::Serving { sandbox }
+            | Slot::Dying { sandbox, .. } => Some(sandbox),
+        }
+    }
+
+    pub fn sandbox_mut(&mut self) -> Option<&mut Sandbox> {
         match self {
             Slot::Empty | Slot::Ordered { .. } => None,
             Slot::Building { sandbox, .. }

@@ -55,11 +55,13 @@ pub struct Leaf {
     fittings: Fittings,
     /// What earlier sandboxes counted here.
     before: Incidents,
+    /// The eventfd told of a kill.
+    has_met_oom: bool,
 }
 
 impl Leaf {
     pub(super) fn new(nodes: Arc<Handover>, path: String, fittings: Fittings) -> Leaf {
-        Leaf { nodes, path, fittings, before: Incidents::default() }
+        Leaf { nodes, path, fittings, before: Incidents::default(), has_met_oom: false }
     }
 
     /// Makes the group of a dead sandbox fit for the next one, with its function's limits and a peak that starts again.
@@ -68,18 +70,27 @@ impl Leaf {
     /// # Errors
     /// Somebody or much memory is in it still, or the kernel cannot reset the peak (v2 below Linux 6.12): remove it.
     pub fn make_new(&mut self, limits: &CallLimits, incidents: &Incidents) -> io::Result<()> {
+        // Afterwards it is what is held now.
+        self.files().reset_memory_peak()?;
         let held = self.held()?;
         if held.tasks > 0 || held.memory_bytes > KEPT_BYTES_MAX {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        self.fittings.files.restore(limits)?;
-        self.fittings.files.reset_memory_peak()?;
-        if let Some(events) = self.oom_events() {
-            let _ = rustix::io::read(events, &mut [0u8; 8]);
-        }
-        self.before.oom_kills += incidents.oom_kills;
-        self.before.memory_limit_hits += incidents.memory_limit_hits;
+        self.files().restore(limits)?;
+        self.hear_oom();
+        self.has_met_oom = false;
+        self.before = Incidents {
+            oom_kills: self.before.oom_kills + incidents.oom_kills,
+            memory_limit_hits: self.before.memory_limit_hits + incidents.memory_limit_hits,
+            ..*incidents
+        };
         Ok(())
+    }
+
+    /// What earlier sandboxes counted here. `incidents` leaves out their part of what only a death tells, and no other.
+    #[must_use]
+    pub fn before(&self) -> Incidents {
+        self.before
     }
 
     /// To apply limits and read usage.
@@ -112,26 +123,42 @@ impl Leaf {
         self.fittings.oom_events.as_ref().map(AsFd::as_fd)
     }
 
-    pub fn held(&self) -> io::Result<Held> {
-        let memory = self.first_number(Controller::Memory, &["memory.usage_in_bytes", "memory.current"])?;
-        Ok(Held { memory_bytes: memory, tasks: self.first_number(Controller::Pids, &["pids.current"])? })
+    /// Takes what `oom_events` tells.
+    pub fn hear_oom(&mut self) {
+        let Some(events) = self.oom_events() else { return };
+        self.has_met_oom |= rustix::io::read(events, &mut [0u8; 8]).is_ok();
     }
 
-    /// Read on abnormal ends, after the last process died and before `remove`.
+    /// The peak stands for the memory where the kernel tells it: a parked sandbox holds about what its build took, and the
+    /// file is open.
+    pub fn held(&self) -> io::Result<Held> {
+        let peak = self.files().usage()?.memory_peak_bytes;
+        let memory_bytes = if peak > 0 { peak } else { self.number(Controller::Memory, "memory.current")? };
+        Ok(Held { memory_bytes, tasks: self.files().tasks()? })
+    }
+
+    /// Read after the last process died and before `remove` or `make_new`.
     pub fn incidents(&self) -> io::Result<Incidents> {
-        let oom = self.read(Controller::Memory, "memory.oom_control")?;
-        let (oom_kills, memory_limit_hits) = if oom.is_empty() {
-            let events = self.read(Controller::Memory, "memory.events")?;
-            (field_or_zero(&events, b"oom_kill"), field_or_zero(&events, b"oom"))
-        } else {
-            (field_or_zero(&oom, b"oom_kill"), self.first_number(Controller::Memory, &["memory.failcnt"])?)
-        };
+        let (oom_kills, memory_limit_hits) = self.memory_incidents()?;
         Ok(Incidents {
-            throttled_count: field_or_zero(&self.read(Controller::Cpu, "cpu.stat")?, b"nr_throttled"),
-            pids_denied_count: field_or_zero(&self.read(Controller::Pids, "pids.events")?, b"max"),
+            throttled_count: self.files().throttled_count()?,
+            pids_denied_count: self.files().pids_denied_count()?,
             oom_kills: oom_kills.saturating_sub(self.before.oom_kills),
             memory_limit_hits: memory_limit_hits.saturating_sub(self.before.memory_limit_hits),
         })
+    }
+
+    fn memory_incidents(&self) -> io::Result<(u64, u64)> {
+        let Some(events) = self.oom_events() else {
+            let events = self.read(Controller::Memory, "memory.events")?;
+            return Ok((field_or_zero(&events, b"oom_kill"), field_or_zero(&events, b"oom")));
+        };
+        // v1 tells of every kill, so that without one there is nothing to read.
+        if !self.has_met_oom && !is_readable(events)? {
+            return Ok((self.before.oom_kills, self.before.memory_limit_hits));
+        }
+        let oom = self.read(Controller::Memory, "memory.oom_control")?;
+        Ok((field_or_zero(&oom, b"oom_kill"), self.number(Controller::Memory, "memory.failcnt")?))
     }
 
     /// The processes inside, as the caller's pid namespace numbers them.
@@ -153,16 +180,16 @@ impl Leaf {
         self.nodes.dir(controller).map_or(Ok(Vec::new()), |dir| nodes::read(dir, &self.path, file))
     }
 
-    /// The number in the first of these files that exists, else 0.
-    fn first_number(&self, controller: Controller, names: &[&str]) -> io::Result<u64> {
-        for name in names {
-            let text = self.read(controller, name)?;
-            if !text.is_empty() {
-                return counter(&text);
-            }
-        }
-        Ok(0)
+    /// 0 where there is no such file.
+    fn number(&self, controller: Controller, file: &str) -> io::Result<u64> {
+        let text = self.read(controller, file)?;
+        if text.is_empty() { Ok(0) } else { counter(&text) }
     }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], Some(&now))? > 0)
 }
 
 /// Absent lines belong to kernels or controllers that do not count this.

@@ -2,7 +2,7 @@
 //! being root there would bring.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Gid, Uid};
@@ -14,14 +14,24 @@ use crate::protocol::Spec;
 use crate::stage::{At, SetupError, Stage};
 use crate::sys;
 
-/// Makes the sandbox's user namespace, in which 0 is the image owner and `spec.uid` the slot's own id.
-pub fn enter_user_namespace(
+/// Enters the user namespace that was made for this sandbox (userns.rs).
+pub fn join_user_namespace(namespace: OwnedFd, lap: &mut dyn FnMut(Stage)) -> Result<(), SetupError> {
+    // Before the namespace: afterwards setgroups is denied for good.
+    rustix::thread::set_thread_groups(&[]).at(Stage::UserNamespace)?;
+    sys::process::setns(namespace.as_fd(), libc::CLONE_NEWUSER).at(Stage::UserNamespace)?;
+    lap(Stage::UserNamespace);
+    Ok(())
+}
+
+/// Makes the sandbox's user namespace, in which 0 is the image owner and `spec.uid` the sandbox's own id. `sysctls` is
+/// M's /proc/sys/user; looking a name up in it from here gives our namespace's.
+pub fn make_user_namespace(
     spec: &Spec,
     control: BorrowedFd<'_>,
+    sysctls: BorrowedFd<'_>,
     lap: &mut dyn FnMut(Stage),
 ) -> Result<(), SetupError> {
     if spec.ablation.keeps(Layer::Groups) {
-        // Before the namespace: afterwards setgroups is denied for good.
         rustix::thread::set_thread_groups(&[]).at(Stage::UserNamespace)?;
     }
     if spec.ablation.keeps(Layer::UserNs) {
@@ -32,18 +42,6 @@ pub fn enter_user_namespace(
         await_maps(control, spec.uid, spec.gid).at(Stage::IdMap)?;
     }
     lap(Stage::IdMap);
-    Ok(())
-}
-
-/// Takes away what is left. `sysctls` is M's /proc/sys/user; looking a name up in it from here gives our namespace's.
-///
-/// Without a user namespace of its own (an ablation) the function is `slot_id`, as M numbers it.
-pub fn drop_privileges(
-    spec: &Spec,
-    slot_id: u32,
-    sysctls: BorrowedFd<'_>,
-    lap: &mut dyn FnMut(Stage),
-) -> Result<(), SetupError> {
     if spec.ablation.keeps(Layer::NestedNs) {
         // Without a nested user namespace no other kind can be made either, for want of a capability.
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -51,7 +49,11 @@ pub fn drop_privileges(
         file.map_err(io::Error::from).and_then(|file| write_all(file.as_fd(), b"0")).at(Stage::NestedNamespaces)?;
     }
     lap(Stage::NestedNamespaces);
+    Ok(())
+}
 
+/// Takes away what is left. Without a user namespace of its own (an ablation) the function is `id`, as M numbers it.
+pub fn drop_privileges(spec: &Spec, id: u32, lap: &mut dyn FnMut(Stage)) -> Result<(), SetupError> {
     let does_drop = spec.ablation.keeps(Layer::Caps);
     if does_drop {
         drop_bounding_set().at(Stage::Privileges)?;
@@ -64,7 +66,7 @@ pub fn drop_privileges(
         rustix::thread::set_capabilities_secure_bits(bits).at(Stage::Privileges)?;
     }
     let is_mapped = spec.ablation.keeps(Layer::UserNs);
-    let (uid, gid) = if is_mapped { (spec.uid, spec.gid) } else { (slot_id, slot_id) };
+    let (uid, gid) = if is_mapped { (spec.uid, spec.gid) } else { (id, id) };
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Stage::Privileges)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).at(Stage::Privileges)?;

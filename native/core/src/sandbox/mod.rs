@@ -8,7 +8,10 @@ mod identity;
 mod init;
 mod rootfs;
 mod spawn;
+pub mod userns;
 mod writable;
+
+pub use rootfs::Bare;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,8 +27,8 @@ use crate::sys;
 
 /// M's id of the owner of every image's files, which every sandbox sees as root and no sandbox's process ever is.
 pub const IMAGE_OWNER_ID: u32 = 1;
-/// M's id of slot 0's function.
-pub const FIRST_SLOT_ID: u32 = 1000;
+/// M's first id of a function. There are as many as slots, and one more, which is the next one's.
+pub const FIRST_ID: u32 = 1000;
 
 /// The descriptors of one sandbox, as sandboxd sends them.
 #[derive(Debug)]
@@ -35,8 +38,7 @@ pub struct Plan {
     /// `tasks` of the leaves to move into; none on pure v2, where clone3 placed us.
     attach: Vec<OwnedFd>,
     cgroup: Option<OwnedFd>,
-    /// M's id of the slot, which the function runs as.
-    slot_id: u32,
+    id: u32,
 }
 
 impl Plan {
@@ -52,7 +54,7 @@ impl Plan {
         if !is_whole || next.next().is_some() {
             return Err(bad_message());
         }
-        Ok(Self { control, spec, attach, cgroup, slot_id: order.slot_id })
+        Ok(Self { control, spec, attach, cgroup, id: order.id })
     }
 
     pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
@@ -65,11 +67,30 @@ impl Plan {
 pub struct Nest {
     pub originals: Originals,
     pub time_offsets: TimeOffsets,
-    /// The nest is in a time namespace of its own. In tests that may want a sandbox without one, the sandbox makes it:
-    /// nobody comes back from one to M's, which is the host's.
-    pub has_time: bool,
+    /// Nothing can be switched off: all that can be is made ahead. In a test's house a sandbox makes its own time
+    /// namespace (nobody comes back from one to M's, which is the host's) and its own mounts.
+    pub is_whole: bool,
     /// Below Linux 6.6 tmpfs has no user xattrs, so what the function may write is copied instead (writable.rs).
     pub copies_writable: bool,
+}
+
+/// What is made for one sandbox before anybody asks for it, besides the namespaces it is born into.
+#[derive(Debug)]
+pub struct Ahead {
+    /// None where tests may want it otherwise.
+    pub bare: Option<Bare>,
+    /// The same; and it is of no use to a function that is not the usual one.
+    pub user: Option<UserNamespace>,
+    /// What all of it took.
+    pub ns: u32,
+}
+
+/// With its maps, and without room for a nested one.
+#[derive(Debug)]
+pub struct UserNamespace {
+    /// M's id of the function.
+    pub id: u32,
+    pub namespace: OwnedFd,
 }
 
 /// M's own namespaces, where a sandbox goes back to when a test switches that layer off.
@@ -129,11 +150,9 @@ impl TimeOffsets {
 }
 
 /// Builds the sandbox around this process and then is its init. Never returns.
-///
-/// `ahead_ns`: how long the namespaces took that it was born into.
-pub fn build_and_serve(plan: Plan, nest: Nest, ahead_ns: u32) -> ! {
-    let code = match keep_only(&plan, &nest.originals) {
-        Ok(control) => match build(plan, &control, nest, ahead_ns) {
+pub fn build_and_serve(plan: Plan, nest: Nest, ahead: Ahead) -> ! {
+    let code = match keep_only(&plan, &nest, &ahead) {
+        Ok(control) => match build(plan, &control, nest, ahead) {
             Ok(built) => init::serve(built, control),
             Err(error) => {
                 let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
@@ -175,9 +194,9 @@ impl Stopwatch {
 }
 
 /// The order of operations; PITFALLS of each step stand beside it.
-fn build(plan: Plan, control: &OwnedFd, nest: Nest, ahead_ns: u32) -> Result<Built, SetupError> {
+fn build(plan: Plan, control: &OwnedFd, nest: Nest, ahead: Ahead) -> Result<Built, SetupError> {
     let mut watch = Stopwatch::start();
-    watch.stage_ns[Stage::Ahead as usize] = ahead_ns;
+    watch.stage_ns[Stage::Ahead as usize] = ahead.ns;
     // For whoever looks at the host's processes: every sandbox's init is a fork of the nursery.
     rustix::thread::set_name(c"mayfly-init").at(Stage::Spec)?;
     let spec = read_spec(plan.spec.as_fd()).at(Stage::Spec)?;
@@ -195,7 +214,7 @@ fn build(plan: Plan, control: &OwnedFd, nest: Nest, ahead_ns: u32) -> Result<Bui
     sys::process::unshare_namespaces(namespaces(spec.ablation)).at(Stage::Namespaces)?;
     nest.originals.enter_ablated(spec.ablation).at(Stage::Namespaces)?;
     watch.lap(Stage::Namespaces);
-    if !nest.has_time && spec.ablation.keeps(Layer::TimeNs) {
+    if !nest.is_whole && spec.ablation.keeps(Layer::TimeNs) {
         enter_time_namespace(&nest.time_offsets).at(Stage::TimeNamespace)?;
         watch = Stopwatch { last_ns: crate::board::now_ns(), ..watch };
     }
@@ -204,15 +223,22 @@ fn build(plan: Plan, control: &OwnedFd, nest: Nest, ahead_ns: u32) -> Result<Bui
     }
     watch.lap(Stage::Hostname);
 
+    let is_usual = (spec.uid, spec.gid) == (userns::USUAL_ID, userns::USUAL_ID);
+    let user = ahead.user.filter(|user| is_usual && user.id == plan.id);
     // Opened before the root changes: the sandbox's own /proc has no sys.
     let sysctls = rustix::fs::open("/proc/sys/user", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .at(Stage::NestedNamespaces)?;
     if spec.ablation.keeps(Layer::MountNs) {
-        rootfs::enter(&spec, nest.copies_writable, &mut |stage| watch.lap(stage))?;
+        let bare = ahead.bare.map_or_else(|| Bare::make(spec.ablation), Ok)?;
+        rootfs::enter(&spec, bare, nest.copies_writable, &mut |stage| watch.lap(stage))?;
     }
-    identity::enter_user_namespace(&spec, control.as_fd(), &mut |stage| watch.lap(stage))?;
-    identity::drop_privileges(&spec, plan.slot_id, sysctls.as_fd(), &mut |stage| watch.lap(stage))?;
+    if let Some(user) = user {
+        identity::join_user_namespace(user.namespace, &mut |stage| watch.lap(stage))?;
+    } else {
+        identity::make_user_namespace(&spec, control.as_fd(), sysctls.as_fd(), &mut |stage| watch.lap(stage))?;
+    }
     drop(sysctls);
+    identity::drop_privileges(&spec, plan.id, &mut |stage| watch.lap(stage))?;
 
     finish(spec, control, watch)
 }
@@ -264,9 +290,12 @@ const fn namespaces(ablation: Ablation) -> i32 {
 }
 
 /// Closes every descriptor of the nursery's, and moves the control socket above those that the function will have.
-fn keep_only(plan: &Plan, originals: &Originals) -> io::Result<OwnedFd> {
+fn keep_only(plan: &Plan, nest: &Nest, ahead: &Ahead) -> io::Result<OwnedFd> {
     let own = [&plan.control, &plan.spec].into_iter().chain(&plan.attach);
-    let all = own.chain(originals.namespaces.iter().map(|(.., namespace)| namespace));
+    let all = own
+        .chain(nest.originals.namespaces.iter().map(|(.., namespace)| namespace))
+        .chain(ahead.bare.iter().flat_map(Bare::descriptors))
+        .chain(ahead.user.iter().map(|user| &user.namespace));
     let numbers = all.map(|fd| fd.as_raw_fd().unsigned_abs());
     sys::process::close_all_but(numbers.chain([0, 1, 2]).collect())?;
     move_up(plan.control.try_clone()?)

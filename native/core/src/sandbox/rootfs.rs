@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
 };
 
 use super::{IMAGE_OWNER_ID, writable};
@@ -22,41 +23,60 @@ const SLOT: &str = "/s";
 /// The /dev that the launcher prepared once for all sandboxes, read-only.
 const GUEST_DEV: &str = "/dev-guest";
 
-/// Builds the root and makes it ours; `lap` is called after each stage.
-pub fn enter(spec: &Spec, copies_writable: bool, lap: &mut dyn FnMut(Stage)) -> Result<(), SetupError> {
-    // First of all, or every mount below would appear in sandboxd's namespace too.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Tmpfs)?;
-    let slot = slot_tmpfs(spec).at(Stage::Tmpfs)?;
+/// What of a root is the same for every function, and so can be made before anybody asks: attached to nothing yet.
+#[derive(Debug)]
+pub struct Bare {
+    /// The tmpfs that holds all a function can write, and our skeleton.
+    slot: OwnedFd,
+    dev: OwnedFd,
+}
+
+impl Bare {
+    /// # Errors
+    /// The stage that failed.
+    pub fn make(ablation: Ablation) -> Result<Self, SetupError> {
+        let slot = slot_tmpfs(ablation).at(Stage::Tmpfs)?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let dev = open_tree(CWD, GUEST_DEV, clone).at(Stage::Dev)?;
+        Ok(Self { slot, dev })
+    }
+
+    pub(super) fn descriptors(&self) -> [&OwnedFd; 2] {
+        [&self.slot, &self.dev]
+    }
+}
+
+/// Completes the root and makes it ours; `lap` is called after each stage.
+pub fn enter(spec: &Spec, bare: Bare, copies_writable: bool, lap: &mut dyn FnMut(Stage)) -> Result<(), SetupError> {
+    let Bare { slot, dev } = bare;
+    attach_slot(spec, slot.as_fd()).at(Stage::Tmpfs)?;
     lap(Stage::Tmpfs);
     let root = overlay(spec, !copies_writable).at(Stage::Overlay)?;
     lap(Stage::Overlay);
     proc(root.as_fd(), spec.ablation).at(Stage::Proc)?;
     lap(Stage::Proc);
-    dev(root.as_fd(), slot.as_fd()).at(Stage::Dev)?;
+    attach_dev(root.as_fd(), slot.as_fd(), dev.as_fd()).at(Stage::Dev)?;
     lap(Stage::Dev);
     if copies_writable {
         writable::copy_writable(spec, root.as_fd(), slot.as_fd()).at(Stage::Writable)?;
         lap(Stage::Writable);
     }
-    drop(slot);
+    drop((slot, dev));
     pivot(root).at(Stage::PivotRoot)?;
     lap(Stage::PivotRoot);
     Ok(())
 }
 
-/// The tmpfs that holds all a function can write, and our skeleton; it becomes the current directory, so that the
-/// overlay's options, which mountinfo shows, are names that say nothing.
-fn slot_tmpfs(spec: &Spec) -> io::Result<OwnedFd> {
+fn slot_tmpfs(ablation: Ablation) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    if spec.ablation.keeps(Layer::TmpfsSize) {
-        fsconfig_set_string(&context, "size", spec.tmp_bytes.to_string())?;
-        fsconfig_set_string(&context, "nr_inodes", (spec.tmp_files + skeleton_inodes(spec)).to_string())?;
+    if ablation.keeps(Layer::TmpfsSize) {
+        // Until the function's are known; the kernel limits no tmpfs afterwards that had no limit.
+        fsconfig_set_string(&context, "size", "64k")?;
+        fsconfig_set_string(&context, "nr_inodes", "64")?;
     }
     fsconfig_set_string(&context, "mode", "0755")?;
     fsconfig_create(&context)?;
-    let slot = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(spec.ablation))?;
-    move_mount(&slot, "", CWD, SLOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    rustix::process::fchdir(&slot)?;
+    let slot = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(ablation))?;
     for (path, mode) in SKELETON {
         rustix::fs::mkdirat(&slot, path, Mode::from_raw_mode(0o755))?;
         own(slot.as_fd(), path)?;
@@ -64,13 +84,27 @@ fn slot_tmpfs(spec: &Spec) -> io::Result<OwnedFd> {
             rustix::fs::chmodat(&slot, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
     }
+    Ok(slot)
+}
+
+/// Gives the tmpfs the function's limits and a place; it becomes the current directory, so that the overlay's options,
+/// which mountinfo shows, are names that say nothing.
+fn attach_slot(spec: &Spec, slot: BorrowedFd<'_>) -> io::Result<()> {
+    if spec.ablation.keeps(Layer::TmpfsSize) {
+        let context = fspick(slot, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+        fsconfig_set_string(&context, "size", spec.tmp_bytes.to_string())?;
+        fsconfig_set_string(&context, "nr_inodes", (spec.tmp_files + skeleton_inodes(spec)).to_string())?;
+        fsconfig_reconfigure(&context)?;
+    }
+    move_mount(slot, "", CWD, SLOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::process::fchdir(slot)?;
     for (index, digest) in spec.layers.iter().enumerate() {
         if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        rustix::fs::symlinkat(format!("/layers/{digest}"), &slot, format!("l{index}"))?;
+        rustix::fs::symlinkat(format!("/layers/{digest}"), slot, format!("l{index}"))?;
     }
-    Ok(slot)
+    Ok(())
 }
 
 /// u and w are the overlay's upper and work directory, r its mount point; u's directories are mount points and /tmp.
@@ -129,12 +163,10 @@ fn proc(root: BorrowedFd<'_>, ablation: Ablation) -> io::Result<()> {
     Ok(move_mount(&proc, "", root, "proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-fn dev(root: BorrowedFd<'_>, slot: BorrowedFd<'_>) -> io::Result<()> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let dev = open_tree(CWD, GUEST_DEV, clone | OpenTreeFlags::AT_RECURSIVE)?;
-    move_mount(&dev, "", root, "dev", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    let shm = open_tree(slot, "shm", clone)?;
-    Ok(move_mount(&shm, "", &dev, "shm", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+fn attach_dev(root: BorrowedFd<'_>, slot: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> io::Result<()> {
+    move_mount(dev, "", root, "dev", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let shm = open_tree(slot, "shm", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    Ok(move_mount(&shm, "", dev, "shm", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// pivot_root(".", ".") stacks the old root under the new one, where it is detached: pivot_root(2), NOTES.

@@ -89,8 +89,7 @@ pub fn start(spec: &Spec, channels: Channels) -> Result<(Function, Vec<OwnedFd>)
         // What a forgotten flag would leave open.
         sys::process::duplicate_onto(channels.function_ends[0].as_fd(), FIRST_OWN_FD - 1).at(Stage::Channels)?;
     }
-    let mut stack = vec![0u8; STACK_BYTES];
-    let spawned = sys::process::spawn_sharing(&mut stack, enter_program, &mut child).at(Stage::Exec);
+    let spawned = sys::process::spawn_sharing(enter_program, &mut child).at(Stage::Exec);
     // The table is shared until the child's exec, so only now may our copies of its ends go.
     let _ = sys::process::close_range(0, descriptors - 1);
     let pid = spawned?;
@@ -101,9 +100,6 @@ pub fn start(spec: &Spec, channels: Channels) -> Result<(Function, Vec<OwnedFd>)
     let listener = child.listener.map(sys::process::adopt).transpose().at(Stage::Seccomp)?;
     Ok((Function { pid, listener: listener.map(move_up).transpose().at(Stage::Seccomp)? }, channels.worker_ends))
 }
-
-/// The child's few frames and the kernel's exec need a fraction of it.
-const STACK_BYTES: usize = 64 * 1024;
 
 /// All that the child reads, made before the spawn because it must not allocate, and what it reports.
 struct Child<'a> {
@@ -141,7 +137,9 @@ impl<'a> Child<'a> {
     fn enter(&mut self) -> Result<(), (Stage, io::Error)> {
         let spec = self.spec;
         sys::process::set_signal_mask(&[]);
-        rustix::process::setsid().map_err(|error| (Stage::Exec, error.into()))?;
+        // A group of its own, so that what it sends to its group stays with it. Not a session: that costs every sandbox an
+        // autogroup of the scheduler's, and sandboxd's session has no terminal.
+        rustix::process::setpgid(None, None).map_err(|error| (Stage::Exec, error.into()))?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         if spec.ablation.keeps(Layer::Rlimits) {
             for (resource, limit) in rlimits(spec) {

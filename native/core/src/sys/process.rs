@@ -58,22 +58,75 @@ const fn cast_flag(flag: c_int) -> u64 {
 /// makes (the seccomp listener) is ours too. exec gives the child a private table without the close-on-exec ones.
 ///
 /// # Errors
-/// clone(2): EAGAIN at a pids limit, ENOMEM when the pid namespace's init is dead.
-pub fn spawn_sharing<T>(
-    stack: &mut [u8],
-    body: extern "C" fn(*mut c_void) -> c_int,
-    argument: &mut T,
-) -> io::Result<Pid> {
+/// mmap(2); clone(2): EAGAIN at a pids limit, ENOMEM when the pid namespace's init is dead.
+pub fn spawn_sharing<T>(body: extern "C" fn(*mut c_void) -> c_int, argument: &mut T) -> io::Result<Pid> {
+    let stack = Stack::map()?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
-    let top = stack.as_mut_ptr_range().end;
-    let aligned = top.wrapping_sub(top.addr() & 15).cast::<c_void>();
-    // SAFETY: `aligned` is the 16-byte aligned end of a live buffer nobody else uses; CLONE_VFORK keeps this thread
+    // SAFETY: the stack's top is the page-aligned end of a live mapping nobody else uses; CLONE_VFORK keeps this thread
     // from running, and thus `stack` and `argument` alive, until the child is done with them.
-    let rc = unsafe { libc::clone(body, aligned, flags, std::ptr::from_mut(argument).cast()) };
+    let rc = unsafe { libc::clone(body, stack.top(), flags, std::ptr::from_mut(argument).cast()) };
     if rc < 0 {
         return Err(io::Error::last_os_error());
     }
     Pid::from_raw(rc).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// A process that shares this one's memory and descriptor table and runs beside it.
+#[derive(Debug)]
+pub struct Spawned {
+    pid: Pid,
+    /// What it runs on; to be kept until the process was reaped.
+    _stack: Stack,
+}
+
+impl Spawned {
+    /// Runs `body(argument)` as the first process of a new user namespace. The caller keeps `argument` and the result
+    /// alive until the process has ended, and `body` neither allocates nor touches what the caller does.
+    ///
+    /// # Errors
+    /// mmap(2); clone(2): ENOSPC at a limit of user namespaces.
+    pub fn in_user_namespace<T>(body: extern "C" fn(*mut c_void) -> c_int, argument: &mut T) -> io::Result<Self> {
+        let stack = Stack::map()?;
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::SIGCHLD;
+        // SAFETY: the stack's top is the page-aligned end of a live mapping nobody else uses, and the result owns it.
+        let rc = unsafe { libc::clone(body, stack.top(), flags, std::ptr::from_mut(argument).cast()) };
+        if rc < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let pid = Pid::from_raw(rc).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+        Ok(Self { pid, _stack: stack })
+    }
+
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+}
+
+/// Mapped and given back, where a vector would leave its pages with the heap of every sandbox's init.
+#[derive(Debug)]
+struct Stack(*mut c_void);
+
+impl Stack {
+    /// The child's few frames and the kernel's exec need a fraction of it.
+    const BYTES: usize = 64 * 1024;
+
+    fn map() -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh private mapping aliases nothing.
+        Ok(Self(unsafe { mmap_anonymous(std::ptr::null_mut(), Self::BYTES, access, MapFlags::PRIVATE)? }))
+    }
+
+    const fn top(&self) -> *mut c_void {
+        self.0.wrapping_byte_add(Self::BYTES)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this size, and the child that ran on it has left it.
+        let _ = unsafe { rustix::mm::munmap(self.0, Self::BYTES) };
+    }
 }
 
 /// execve(2). Returns only on failure, with the reason.
@@ -232,10 +285,10 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 
 /// The argument of `spawn_sharing`, back as what it was.
 ///
-/// Only for the `body` of a `spawn_sharing::<T>` call, on its argument.
+/// Only for the `body` of a `spawn_sharing::<T>` or `Spawned` call, on its argument.
 pub fn argument_of<'a, T>(argument: *mut c_void) -> &'a mut T {
-    // SAFETY: `spawn_sharing` passes the address of a live, exclusively borrowed T, and its thread is stopped
-    // (CLONE_VFORK) for as long as the child, the only caller, runs.
+    // SAFETY: both pass the address of a live, exclusively borrowed T, which the parent does not touch while the child,
+    // the only caller, runs: it is stopped (CLONE_VFORK), or waits for the child's end (`Spawned`).
     unsafe { &mut *argument.cast::<T>() }
 }
 
