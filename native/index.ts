@@ -94,14 +94,12 @@ export type CoreEvent =
       slot: number
       function: number
       pid: number
-      stageNs: Record<string, number>
       isQuietGuess: boolean
     }
   | { kind: 'again'; slot: number; function: number }
   | { kind: 'failed'; slot: number; function: number; failure: BuildFailure }
   | { kind: 'broken'; slot: number; function: number; what: string }
-  /** How long its end took, step by step; zeros where it never became ready. */
-  | { kind: 'gone'; slot: number; stageNs: Record<string, number> }
+  | { kind: 'gone'; slot: number }
   | { kind: 'unpacked'; token: number; errno: number; message: string }
   | { kind: 'lost'; why: string }
 
@@ -116,6 +114,8 @@ export interface Core {
   call(slot: number, payload: Uint8Array, isAlone: boolean, limits?: NativeLimits): void
   /** Memory bytes and tasks of the parked sandbox. */
   held(slot: number): [memoryBytes: number, tasks: number]
+  /** The nanoseconds of each stage, as JSON: of the slot's last build, and of the end of its last that was ready. */
+  stages(slot: number): string
   cancel(slot: number, generation: number): boolean
   /** Destroys the sandboxes whose calls were answered since the last time. */
   flush(): void
@@ -129,6 +129,7 @@ interface Binding {
     fd: number,
     slots: number,
     onDone: (...done: DoneArguments) => void,
+    onSlot: (kind: number, slot: number, id: number, pid: number, isQuietGuess: number) => void,
     onEvent: (json: string) => void,
   ) => Core
   socketPair(): { ours: number; theirs: number }
@@ -203,6 +204,7 @@ export function launch(options: LaunchOptions): { core: Core; launched: Promise<
     ours,
     options.slots,
     (slot, ...done) => options.onDone(slot, evidenceOf(done)),
+    (kind, slot, id, pid, isQuietGuess) => options.onEvent(slotEvent(kind, slot, id, pid, isQuietGuess)),
     (json) => options.onEvent(JSON.parse(json) as CoreEvent),
   )
   const args = ['--home', options.home, '--sandboxd', SANDBOXD, '--instance', options.instance]
@@ -213,6 +215,12 @@ export function launch(options: LaunchOptions): { core: Core; launched: Promise<
   const launched = run(args, theirs, options.onLine)
   closeSync(theirs)
   return { core, launched }
+}
+
+/** As the addon numbers them. */
+function slotEvent(kind: number, slot: number, id: number, pid: number, isQuietGuess: number): CoreEvent {
+  if (kind === 0) return { kind: 'ready', slot, function: id, pid, isQuietGuess: isQuietGuess === 1 }
+  return kind === 1 ? { kind: 'again', slot, function: id } : { kind: 'gone', slot }
 }
 
 /** Removes what an earlier life left. Where this process may not, the next start does. */

@@ -399,7 +399,8 @@ impl Pool {
         self.known_files[slot as usize] = sandbox
             .filter(|_| remains.is_leaf_kept)
             .map(|Sandbox { function, leaf, files, .. }| KnownFiles { function, leaf, files });
-        out.push(Happening::Gone { slot, exit_ns: remains.exit_ns, cgroup_ns: remains.cgroup_ns });
+        self.end_ns[slot as usize] = [("exit", remains.exit_ns), ("cgroup", remains.cgroup_ns)];
+        out.push(Happening::Gone { slot });
     }
 }
 

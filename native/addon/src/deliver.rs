@@ -8,7 +8,6 @@ use std::ptr;
 
 use mayfly_core::board::Verdict;
 use mayfly_core::protocol::{End, Failure};
-use mayfly_core::stage::Stage;
 use napi::bindgen_prelude::{Env, Function};
 use napi::{JsValue, sys};
 use serde_json::json;
@@ -18,15 +17,21 @@ use crate::pool::{Done, Happening};
 pub struct Deliver {
     env: sys::napi_env,
     on_done: sys::napi_ref,
+    on_slot: sys::napi_ref,
     on_event: sys::napi_ref,
 }
+
+/// What `on_slot` is told of, once or more for every sandbox; native/index.ts has the same numbers.
+const READY: u32 = 0;
+const AGAIN: u32 = 1;
+const GONE: u32 = 2;
 
 /// How many arguments `on_done` has: slot, kind, number, text, output, logs, whether those were cut, CPU time, peak
 /// memory, throttled periods, refused forks, OOM kills, hits of the own memory limit.
 const DONE_ARGUMENTS: usize = 13;
 
 impl Deliver {
-    pub fn new(env: &Env, on_done: Function<'_>, on_event: Function<'_>) -> napi::Result<Self> {
+    pub fn new(env: &Env, on_done: Function<'_>, on_slot: Function<'_>, on_event: Function<'_>) -> napi::Result<Self> {
         let reference = |function: &Function<'_>| {
             let mut reference = ptr::null_mut();
             // SAFETY: `function` is a live value of this environment and scope; the reference is
@@ -38,7 +43,8 @@ impl Deliver {
                 Err(napi::Error::from_reason("napi_create_reference"))
             }
         };
-        Ok(Self { env: env.raw(), on_done: reference(&on_done)?, on_event: reference(&on_event)? })
+        let (on_done, on_slot) = (reference(&on_done)?, reference(&on_slot)?);
+        Ok(Self { env: env.raw(), on_done, on_slot, on_event: reference(&on_event)? })
     }
 
     pub fn happening(&self, happening: Happening) {
@@ -63,14 +69,27 @@ impl Deliver {
                 ];
                 scope.call(self.on_done, &arguments);
             }
+            Happening::Ready { slot, function, pid, is_quiet_guess } => {
+                let values = [slot, function, pid.unsigned_abs(), u32::from(is_quiet_guess)];
+                self.slot_event(&scope, READY, values);
+            }
+            Happening::Again { slot, function } => self.slot_event(&scope, AGAIN, [slot, function, 0, 0]),
+            Happening::Gone { slot } => self.slot_event(&scope, GONE, [slot, 0, 0, 0]),
             other => scope.call(self.on_event, &[scope.string(&event(other).to_string())]),
         }
     }
 }
 
+impl Deliver {
+    fn slot_event(&self, scope: &Scope, kind: u32, values: [u32; 4]) {
+        let [slot, function, pid, is_quiet_guess] = values.map(|value| scope.number(f64::from(value)));
+        scope.call(self.on_slot, &[scope.number(f64::from(kind)), slot, function, pid, is_quiet_guess]);
+    }
+}
+
 impl Drop for Deliver {
     fn drop(&mut self) {
-        for reference in [self.on_done, self.on_event] {
+        for reference in [self.on_done, self.on_slot, self.on_event] {
             // SAFETY: made by `new`, deleted once; this is dropped with the poll handle, on the JavaScript thread.
             unsafe { sys::napi_delete_reference(self.env, reference) };
         }
@@ -103,33 +122,19 @@ fn event(happening: Happening) -> serde_json::Value {
             json!({ "kind": "hello", "cgroupMode": cgroup_mode, "copiesWritable": copies_writable })
         }
         Happening::Defined { function, errno } => json!({ "kind": "defined", "function": function, "errno": errno }),
-        Happening::Ready { slot, function, pid, stage_ns, is_quiet_guess } => {
-            let stages: serde_json::Map<_, _> = Stage::ALL
-                .iter()
-                .zip(stage_ns)
-                .filter(|(_, ns)| *ns > 0)
-                .map(|(stage, ns)| (stage.name().to_owned(), ns.into()))
-                .collect();
-            json!({
-                "kind": "ready", "slot": slot, "function": function, "pid": pid, "stageNs": stages,
-                "isQuietGuess": is_quiet_guess,
-            })
-        }
-        Happening::Again { slot, function } => json!({ "kind": "again", "slot": slot, "function": function }),
         Happening::BuildFailed { slot, function, failure } => {
             json!({ "kind": "failed", "slot": slot, "function": function, "failure": describe(&failure) })
         }
         Happening::Broken { slot, function, what } => {
             json!({ "kind": "broken", "slot": slot, "function": function, "what": what })
         }
-        Happening::Gone { slot, exit_ns, cgroup_ns } => {
-            json!({ "kind": "gone", "slot": slot, "stageNs": { "exit": exit_ns, "cgroup": cgroup_ns } })
-        }
         Happening::Unpacked { token, errno, message } => {
             json!({ "kind": "unpacked", "token": token, "errno": errno, "message": message })
         }
         Happening::Lost { why } => json!({ "kind": "lost", "why": why }),
-        Happening::Done { .. } => unreachable!("delivered by its own callback"),
+        Happening::Done { .. } | Happening::Ready { .. } | Happening::Again { .. } | Happening::Gone { .. } => {
+            unreachable!("delivered by a callback of its own")
+        }
     }
 }
 

@@ -72,7 +72,8 @@ impl Pool {
                     Ok(sandbox) => {
                         self.slots[slot as usize] = Slot::Ready { sandbox };
                         let pid = about.map_or(0, Pid::as_raw_pid);
-                        out.push(Happening::Ready { slot, function, pid, stage_ns, is_quiet_guess });
+                        self.build_ns[slot as usize] = stage_ns;
+                        out.push(Happening::Ready { slot, function, pid, is_quiet_guess });
                     }
                     Err(error) => {
                         self.retire(slot);
@@ -88,7 +89,7 @@ impl Pool {
                     out.push(Happening::BuildFailed { slot, function, failure });
                 }
                 self.slots[slot as usize] = Slot::Cold;
-                out.push(Happening::Gone { slot, exit_ns: 0, cgroup_ns: 0 });
+                out.push(Happening::Gone { slot });
             }
             Event::Gone { slot, generation, verdict, detail, remains } => {
                 if generation == self.generation(slot) {

@@ -1,7 +1,7 @@
 //! The N-API edge: what native/index.ts sees of the pool. Nothing else in the workspace knows JavaScript.
 //!
-//! The lease and its answer are one call each way on the JavaScript thread. Everything less frequent crosses as one
-//! line of JSON.
+//! The lease and its answer are one call each way on the JavaScript thread, and so is each step of a sandbox's life.
+//! Everything less frequent crosses as one line of JSON.
 
 mod affinity;
 mod answers;
@@ -20,6 +20,7 @@ use mayfly_core::ablate::Ablation;
 use mayfly_core::cgroup::CallLimits;
 use mayfly_core::protocol::{Contract, Spec, Start};
 use mayfly_core::seccomp;
+use mayfly_core::stage::Stage;
 use napi::bindgen_prelude::{Env, Function, Uint8Array};
 use napi_derive::napi;
 
@@ -128,13 +129,20 @@ pub struct Core {
 
 #[napi]
 impl Core {
-    /// `fd` is our end of the pair, given up to this object. `on_done` has deliver.rs's arguments, `on_event` one line
-    /// of JSON.
+    /// `fd` is our end of the pair, given up to this object. `on_done` and `on_slot` have deliver.rs's
+    /// arguments, `on_event` one line of JSON.
     #[napi(constructor)]
-    pub fn new(env: Env, fd: i32, slots: u32, on_done: Function<'_>, on_event: Function<'_>) -> Result<Self> {
+    pub fn new(
+        env: Env,
+        fd: i32,
+        slots: u32,
+        on_done: Function<'_>,
+        on_slot: Function<'_>,
+        on_event: Function<'_>,
+    ) -> Result<Self> {
         let control = mayfly_core::sys::process::adopt(fd).map_err(|error| failure("control socket", &error))?;
         let pool = Pool::new(control, slots).map_err(|error| failure("pool", &error))?;
-        let deliver = Deliver::new(&env, on_done, on_event)?;
+        let deliver = Deliver::new(&env, on_done, on_slot, on_event)?;
         let epoll = pool.watch.as_fd().try_clone_to_owned().map_err(|error| failure("epoll", &error))?;
         let pool = Rc::new(RefCell::new(Some(pool)));
         let polled = Rc::clone(&pool);
@@ -228,6 +236,17 @@ impl Core {
         #[allow(clippy::cast_precision_loss)]
         let numbers = vec![memory as f64, tasks as f64];
         Ok(numbers)
+    }
+
+    /// How long, in nanoseconds, each stage of the slot's last build and of its last end took, as JSON.
+    #[napi(catch_unwind)]
+    pub fn stages(&self, slot: u32) -> Result<String> {
+        let (build, end) = self.with(|pool| (pool.build_ns[slot as usize].clone(), pool.end_ns[slot as usize]))?;
+        let build = Stage::ALL.iter().map(|stage| stage.name()).zip(build).filter(|(_, ns)| *ns > 0);
+        let named = |stages: &mut dyn Iterator<Item = (&'static str, u32)>| {
+            stages.map(|(name, ns)| (name.to_owned(), ns.into())).collect::<serde_json::Map<_, _>>()
+        };
+        Ok(serde_json::json!({ "build": named(&mut { build }), "end": named(&mut end.into_iter()) }).to_string())
     }
 
     #[napi(catch_unwind)]

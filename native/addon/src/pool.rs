@@ -81,7 +81,6 @@ pub enum Happening {
         slot: u32,
         function: u32,
         pid: i32,
-        stage_ns: Vec<u32>,
         is_quiet_guess: bool,
     },
     /// Clean again after a call.
@@ -107,11 +106,9 @@ pub enum Happening {
         function: u32,
         what: String,
     },
-    /// The slot is cold again; how long each step of the sandbox's end took, where it had become ready.
+    /// The slot is cold again.
     Gone {
         slot: u32,
-        exit_ns: u32,
-        cgroup_ns: u32,
     },
     Unpacked {
         token: u32,
@@ -141,6 +138,9 @@ pub struct Pool {
     generations: Vec<u32>,
     /// Of each slot's last sandbox, whose group sandboxd may have kept for the next one.
     pub(crate) known_files: Vec<Option<KnownFiles>>,
+    /// How long each stage of each slot's last build took, and of the last end of one that had become ready.
+    pub(crate) build_ns: Vec<Vec<u32>>,
+    pub(crate) end_ns: Vec<[(&'static str, u32); 2]>,
     pub(crate) functions: HashMap<u32, Function>,
     /// Requests that sandboxd's full socket did not take yet, oldest first.
     unsent: VecDeque<(Request, Option<OwnedFd>)>,
@@ -170,6 +170,8 @@ impl Pool {
             slots: (0..slots).map(|_| Slot::Cold).collect(),
             generations: vec![0; slots as usize],
             known_files: (0..slots).map(|_| None).collect(),
+            build_ns: vec![Vec::new(); slots as usize],
+            end_ns: vec![[("exit", 0), ("cgroup", 0)]; slots as usize],
             functions: HashMap::new(),
             unsent: VecDeque::new(),
             to_destroy: Vec::new(),

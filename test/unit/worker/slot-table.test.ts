@@ -51,6 +51,7 @@ class ModelCore implements Core {
   flush(): void {}
   close(): void {}
   unpack(): void {}
+  stages = () => ''
   cancel = () => true
   held = (): [number, number] => [0, 0]
 }
@@ -123,12 +124,12 @@ class Life {
   comeUp = (slot: number): void => {
     this.core.move(slot, ['warming'], 'ready')
     const id = this.core.functionOf[slot] ?? 0
-    this.table.handle({ kind: 'ready', slot, function: id, pid: 1, stageNs: {}, isQuietGuess: false })
+    this.table.handle({ kind: 'ready', slot, function: id, pid: 1, isQuietGuess: false })
   }
 
   bury = (slot: number): void => {
     this.core.move(slot, ['dying'], 'cold')
-    this.table.handle({ kind: 'gone', slot, stageNs: {} })
+    this.table.handle({ kind: 'gone', slot })
   }
 
   check(): void {
