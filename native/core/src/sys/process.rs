@@ -71,39 +71,7 @@ pub fn spawn_sharing<T>(body: extern "C" fn(*mut c_void) -> c_int, argument: &mu
     Pid::from_raw(rc).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// A process that shares this one's memory and descriptor table and runs beside it.
-#[derive(Debug)]
-pub struct Spawned {
-    pid: Pid,
-    /// What it runs on; to be kept until the process was reaped.
-    _stack: Stack,
-}
-
-impl Spawned {
-    /// Runs `body(argument)` as the first process of a new user namespace. The caller keeps `argument` and the result
-    /// alive until the process has ended, and `body` neither allocates nor touches what the caller does.
-    ///
-    /// # Errors
-    /// mmap(2); clone(2): ENOSPC at a limit of user namespaces.
-    pub fn in_user_namespace<T>(body: extern "C" fn(*mut c_void) -> c_int, argument: &mut T) -> io::Result<Self> {
-        let stack = Stack::map()?;
-        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::SIGCHLD;
-        // SAFETY: the stack's top is the page-aligned end of a live mapping nobody else uses, and the result owns it.
-        let rc = unsafe { libc::clone(body, stack.top(), flags, std::ptr::from_mut(argument).cast()) };
-        if rc < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let pid = Pid::from_raw(rc).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        Ok(Self { pid, _stack: stack })
-    }
-
-    pub const fn pid(&self) -> Pid {
-        self.pid
-    }
-}
-
 /// Mapped and given back, where a vector would leave its pages with the heap of every sandbox's init.
-#[derive(Debug)]
 struct Stack(*mut c_void);
 
 impl Stack {
@@ -285,10 +253,10 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 
 /// The argument of `spawn_sharing`, back as what it was.
 ///
-/// Only for the `body` of a `spawn_sharing::<T>` or `Spawned` call, on its argument.
+/// Only for the `body` of a `spawn_sharing::<T>` call, on its argument.
 pub fn argument_of<'a, T>(argument: *mut c_void) -> &'a mut T {
-    // SAFETY: both pass the address of a live, exclusively borrowed T, which the parent does not touch while the child,
-    // the only caller, runs: it is stopped (CLONE_VFORK), or waits for the child's end (`Spawned`).
+    // SAFETY: `spawn_sharing` passes the address of a live, exclusively borrowed T, and its thread is stopped
+    // (CLONE_VFORK) for as long as the child, the only caller, runs.
     unsafe { &mut *argument.cast::<T>() }
 }
 
