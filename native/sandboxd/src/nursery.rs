@@ -8,13 +8,15 @@
 //! Its clones are sandboxd's children (CLONE_PARENT), which reaps them. If it dies, sandboxd ends and everything with it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mayfly_core::ablate::Ablation;
 use mayfly_core::board::now_ns;
 use mayfly_core::packet;
 use mayfly_core::protocol::{Birth, Order};
-use mayfly_core::sandbox::{Ahead, Bare, Nest, Originals, Plan, TimeOffsets, UserNamespace, build_and_serve, userns};
+use mayfly_core::sandbox::{
+    Ahead, Bare, FIRST_OWN_FD, Nest, Originals, Plan, TimeOffsets, UserNamespace, build_and_serve, move_up, userns,
+};
 use mayfly_core::stage::{At, SetupError, Stage};
 use mayfly_core::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,7 +34,6 @@ pub struct Nursery {
 }
 
 impl Nursery {
-    /// To be called while sandboxd has no sandbox: what it holds by then, the nursery holds too.
     /// `first_id`: M's id of the first sandbox's function.
     pub fn start(
         time_offsets: TimeOffsets,
@@ -46,11 +47,11 @@ impl Nursery {
             sys::process::Cloned::Child => {
                 drop(ours);
                 let is_whole = !is_ablation_allowed;
-                let originals = enter();
-                let served = originals.map(|originals| Nest { originals, time_offsets, is_whole, copies_writable });
-                if let Err(error) =
-                    served.and_then(|nest| Parent { socket: theirs, nest, next_id: first_id, ahead: None }.serve())
-                {
+                let served = move_up(theirs).and_then(|socket| {
+                    let nest = Nest { originals: enter(&socket)?, time_offsets, is_whole, copies_writable };
+                    Parent { socket, nest, next_id: first_id, ahead: None }.serve()
+                });
+                if let Err(error) = served {
                     crate::complain(&format!("the nursery: {error}"));
                 }
                 sys::process::exit_now(1)
@@ -80,9 +81,15 @@ impl Nursery {
     }
 }
 
-/// Every sandbox's mount namespace begins as a copy of the nursery's: one without what only sandboxd needs.
-fn enter() -> io::Result<Originals> {
+/// Leaves behind what is sandboxd's: its descriptors, and what only it needs of the mounts, since every sandbox's mount
+/// namespace begins as a copy of the nursery's.
+fn enter(socket: &OwnedFd) -> io::Result<Originals> {
     rustix::thread::set_name(c"mayfly-nursery")?;
+    sys::process::close_all_but(vec![0, 1, 2, socket.as_raw_fd().unsigned_abs()])?;
+    // A sandbox's init gives the numbers from 3 on to its function: whatever we hand it must be above.
+    for number in 3..FIRST_OWN_FD {
+        sys::process::duplicate_onto(socket.as_fd(), number)?;
+    }
     let originals = Originals::open()?;
     sys::process::unshare_namespaces(libc::CLONE_NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;

@@ -302,9 +302,11 @@ fn keep_only(plan: &Plan, nest: &Nest, ahead: &Ahead) -> io::Result<OwnedFd> {
 }
 
 /// Our own descriptors live from here on, above every one that a function is given.
-const FIRST_OWN_FD: i32 = 10;
+pub const FIRST_OWN_FD: i32 = 10;
 
-fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
+/// # Errors
+/// fcntl(2).
+pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_OWN_FD)?)
 }
 
