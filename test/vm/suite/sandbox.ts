@@ -61,7 +61,7 @@ describe('sandbox', () => {
   it('takes every process it had with it', async () => {
     await world.withFunction({ pool: { min: 0, max: 4 } }, async (call) => {
       await call('forks 10')
-      await until('only sandboxd is left', () => processesOf(world.pool.host.instance).length === 1)
+      await until('only sandboxd and its nursery are left', () => processesOf(world.pool.host.instance).length === 2)
     })
   })
 })
