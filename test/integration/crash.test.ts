@@ -14,7 +14,7 @@ const ROUNDS = 12
 const LIFE_MS_MAX = 1_500
 
 privileged('after SIGKILL of', () => {
-  for (const victims of ['sandboxd', 'node', 'both'] as const) {
+  for (const victims of ['sandboxd', 'nursery', 'node', 'both'] as const) {
     it(`${victims} at ${ROUNDS} random moments nothing stays, and the next life serves`, async () => {
       const home = mkdtempSync(join(tmpdir(), 'mayfly crash '))
       chmodSync(home, 0o755)
@@ -42,22 +42,27 @@ privileged('after SIGKILL of', () => {
   }
 })
 
-async function liveAndDie(home: string, victims: 'sandboxd' | 'node' | 'both', lifeMs: number): Promise<void> {
+async function liveAndDie(
+  home: string,
+  victims: 'sandboxd' | 'nursery' | 'node' | 'both',
+  lifeMs: number,
+): Promise<void> {
   const program = join(import.meta.dirname, '_life.ts')
   const node = spawn(process.execPath, [program, home, `${UID_BASE}`], { stdio: ['ignore', 'pipe', 'ignore'] })
   const ended = once(node, 'exit')
   await delay(lifeMs)
-  if (victims !== 'node') killSandboxd()
-  if (victims !== 'sandboxd') node.kill('SIGKILL')
+  if (victims === 'nursery') kill('mayfly-nursery')
+  if (victims === 'sandboxd' || victims === 'both') kill('mayfly-sandboxd')
+  if (victims === 'node' || victims === 'both') node.kill('SIGKILL')
   // A life whose sandboxd was not there yet to be killed goes on; it is ended when it would be again.
-  const stillborn = setInterval(killSandboxd, 500)
+  const stillborn = setInterval(() => kill('mayfly-sandboxd'), 500)
   await ended
   clearInterval(stillborn)
 }
 
-function killSandboxd(): void {
-  for (const { pid, uid } of processesOfPool().filter(({ name }) => name === 'mayfly-sandboxd')) {
-    // Each init is a fork of it and shows the same name; only sandboxd itself has M-root's id.
+function kill(victim: string): void {
+  for (const { pid, uid } of processesOfPool().filter(({ name }) => name === victim)) {
+    // Each fork shows the same name for a moment; only these two have M-root's id.
     if (uid === UID_BASE) process.kill(pid, 'SIGKILL')
   }
 }
