@@ -104,9 +104,10 @@ async function announced(child: ChildProcess): Promise<string> {
   let text = ''
   for await (const chunk of child.stdout ?? []) {
     text += chunk
-    if (text.endsWith('}\n')) break
+    if (text.endsWith('}\n')) return (JSON.parse(text) as { url: string }).url
   }
-  return (JSON.parse(text) as { url: string }).url
+  // It ended, and `failure` knows of what.
+  return await new Promise<never>(() => {})
 }
 
 async function failure(child: ChildProcess, name: string, log: () => string): Promise<never> {
