@@ -3,6 +3,7 @@
 // to get more bytes in. Bodies are never inflated.
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { PlatformError } from '../contract/errors.ts'
 import { errorAnswer } from './error-response.ts'
 
@@ -19,7 +20,7 @@ export interface BodyLimits {
 export interface Arrival {
   readonly body: Buffer<ArrayBuffer>
   readonly bodyMs: number
-  /** Aborts when the client goes away before it has its answer. */
+  /** Aborts when the client's connection closes. */
   readonly signal: AbortSignal
 }
 
@@ -28,16 +29,19 @@ const HEADERS_MAX = 64
 const LINGER_BYTES = 16 * 1024 * 1024
 const LINGER_MS = 500
 
-const arrivals = new WeakMap<IncomingMessage, Arrival>()
+/** A property and no WeakMap of requests, which every garbage collection would have to look through. */
+const ARRIVAL = Symbol('arrival')
 const EMPTY = Buffer.alloc(0)
 
-export function arrivalOf(incoming: IncomingMessage | undefined): Arrival | undefined {
-  return incoming === undefined ? undefined : arrivals.get(incoming)
+type Arriving = IncomingMessage & { [ARRIVAL]?: Arrival }
+
+export function arrivalOf(incoming: Arriving | undefined): Arrival | undefined {
+  return incoming?.[ARRIVAL]
 }
 
 export function countBodies(limits: BodyLimits, handle: Listener): Listener {
   let buffered = 0
-  return (incoming, outgoing) => {
+  return (incoming: Arriving, outgoing) => {
     if (incoming.rawHeaders.length > 2 * HEADERS_MAX) {
       refuse(incoming, outgoing, new PlatformError('INVALID_REQUEST', `more than ${HEADERS_MAX} headers`), 431)
       return
@@ -70,7 +74,7 @@ export function countBodies(limits: BodyLimits, handle: Listener): Listener {
     }
     const onEnd = () => {
       const body = chunks.length === 1 ? (chunks[0] ?? EMPTY) : Buffer.concat(chunks)
-      arrivals.set(incoming, { body, bodyMs: performance.now() - started, signal: signalOf(outgoing) })
+      incoming[ARRIVAL] = { body, bodyMs: performance.now() - started, signal: signalOf(incoming.socket) }
       handle(incoming, outgoing)
     }
     // A body cut off midway raises `error` and never `end`: nothing is to be answered, and nobody is there to read it.
@@ -92,11 +96,16 @@ function tooLarge(max: number): PlatformError {
   return new PlatformError('PAYLOAD_TOO_LARGE', most)
 }
 
-function signalOf(outgoing: ServerResponse): AbortSignal {
+const signals = new WeakMap<Socket, AbortSignal>()
+
+/** One for all requests of a connection: when it closes, those that were answered have nobody left who listens. */
+function signalOf(socket: Socket): AbortSignal {
+  const known = signals.get(socket)
+  if (known !== undefined) return known
   const controller = new AbortController()
-  outgoing.once('close', () => {
-    if (!outgoing.writableFinished) controller.abort()
-  })
+  if (socket.destroyed) controller.abort()
+  else socket.once('close', () => controller.abort())
+  signals.set(socket, controller.signal)
   return controller.signal
 }
 

@@ -67,7 +67,9 @@ export async function listen(server: Server, { host, port }: Pick<Config, 'host'
 }
 
 function endSlowReader(outgoing: Parameters<Listener>[1]): void {
-  if (outgoing.writableFinished || outgoing.destroyed) return
+  // Nearly every answer is with the kernel by now, and needs no timer.
+  const isHandedOver = outgoing.writableEnded && outgoing.writableLength === 0
+  if (isHandedOver || outgoing.destroyed) return
   const timer = setTimeout(() => outgoing.destroy(), ANSWER_MS)
   outgoing.once('close', () => clearTimeout(timer))
 }

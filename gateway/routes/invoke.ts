@@ -2,7 +2,7 @@
 import { PlatformError } from '../../contract/errors.ts'
 import { arrivalOf } from '../arrival.ts'
 import { parseCallLimits } from '../call-options.ts'
-import { type Deps, parseName, type Routes, readBody } from '../http.ts'
+import { commonHeaders, type Deps, parseName, type Routes, readBody } from '../http.ts'
 import { outcomeAnswer } from '../outcome-response.ts'
 
 export function invokeRoutes({ pool, registry, phase }: Deps): Routes {
@@ -18,15 +18,18 @@ export function invokeRoutes({ pool, registry, phase }: Deps): Routes {
         const signal = arrival?.signal ?? c.req.raw.signal
         const invocation = await pool.invoke(name, payload, limits === undefined ? { signal } : { signal, limits })
         const bodyMs = arrival?.bodyMs ?? 0
+        const requestId = c.get('requestId')
         const { status, headers, body } = outcomeAnswer(invocation, {
-          requestId: c.get('requestId'),
+          requestId,
           wantsLogs: c.req.header('x-mayfly-log-type')?.toLowerCase() === 'tail',
           bodyMs,
           totalMs: bodyMs + performance.now() - c.get('startedMs'),
         })
-        for (const [header, value] of Object.entries(headers)) c.header(header, value)
         // Also with nobody left to read it the answer has a status, which the log shows.
-        return c.newResponse(body as Uint8Array<ArrayBuffer> | string, status as 200)
+        return new Response(body as Uint8Array<ArrayBuffer> | string, {
+          status,
+          headers: { ...commonHeaders(requestId), ...headers },
+        })
       },
     },
   }
