@@ -60,6 +60,10 @@ export const ENDINGS = [
   'lost',
 ] as const
 
+/** What became of the slot of a finished call, as the addon numbers it; `resets` ends with an `again` or a `gone`. */
+export const NEXTS = ['ended', 'serves_on', 'resets'] as const
+export type Next = (typeof NEXTS)[number]
+
 /** What is known of a finished call; outcome.ts in worker/ decides what it means. */
 export interface Evidence {
   readonly ending: (typeof ENDINGS)[number]
@@ -112,8 +116,6 @@ export interface Core {
   build(slot: number, id: number, isAwaited: boolean): number
   /** `isAlone`: no other call is running, so that the function may have this thread's processor. */
   call(slot: number, payload: Uint8Array, isAlone: boolean, limits?: NativeLimits): void
-  /** Memory bytes and tasks of the parked sandbox. */
-  held(slot: number): [memoryBytes: number, tasks: number]
   /** The nanoseconds of each stage, as JSON: of the slot's last build, and of the end of its last that was ready. */
   stages(slot: number): string
   cancel(slot: number, generation: number): boolean
@@ -139,6 +141,7 @@ interface Binding {
 
 type DoneArguments = [
   slot: number,
+  next: number,
   kind: number,
   number: number,
   text: string,
@@ -182,7 +185,7 @@ export interface LaunchOptions {
   readonly cgroup: string
   readonly allowDegraded: boolean
   readonly ablationAllowed: boolean
-  readonly onDone: (slot: number, evidence: Evidence) => void
+  readonly onDone: (slot: number, evidence: Evidence, next: Next) => void
   readonly onEvent: (event: CoreEvent) => void
   /** A line that launcher or sandboxd wrote to its stderr. */
   readonly onLine: (line: string) => void
@@ -203,7 +206,7 @@ export function launch(options: LaunchOptions): { core: Core; launched: Promise<
   const core = new Core(
     ours,
     options.slots,
-    (slot, ...done) => options.onDone(slot, evidenceOf(done)),
+    (...done) => options.onDone(done[0], evidenceOf(done), NEXTS[done[1]] ?? 'ended'),
     (kind, slot, id, pid, isQuietGuess) => options.onEvent(slotEvent(kind, slot, id, pid, isQuietGuess)),
     (json) => options.onEvent(JSON.parse(json) as CoreEvent),
   )
@@ -272,22 +275,19 @@ function refusal(line: string, otherwise: string): PlatformError {
   }
 }
 
-function evidenceOf(done: DoneArguments extends [number, ...infer Rest] ? Rest : never): Evidence {
-  const [kind, number, text, output, logs, logsTruncated, cpuNs, memoryPeakBytes, ...incidents] = done
-  const [throttledCount, pidsDeniedCount, oomKills, memoryLimitHits] = incidents
-  const ending = ENDINGS[kind] ?? 'lost'
+function evidenceOf(done: DoneArguments): Evidence {
   return {
-    ending,
-    number,
-    text,
-    output,
-    logs,
-    logsTruncated,
-    cpuNs,
-    memoryPeakBytes,
-    throttledCount,
-    pidsDeniedCount,
-    oomKills,
-    memoryLimitHits,
+    ending: ENDINGS[done[2]] ?? 'lost',
+    number: done[3],
+    text: done[4],
+    output: done[5],
+    logs: done[6],
+    logsTruncated: done[7],
+    cpuNs: done[8],
+    memoryPeakBytes: done[9],
+    throttledCount: done[10],
+    pidsDeniedCount: done[11],
+    oomKills: done[12],
+    memoryLimitHits: done[13],
   }
 }

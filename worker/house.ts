@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { readConfig } from '../contract/config.ts'
 import { PlatformError } from '../contract/errors.ts'
 import type { FunctionSpec } from '../contract/function.ts'
-import { type Core, type CoreEvent, clean, compileProfile, type Evidence, launch } from '../native/index.ts'
+import { type Core, type CoreEvent, clean, compileProfile, type Evidence, launch, type Next } from '../native/index.ts'
 import { nativeLimits } from './limits.ts'
 
 export interface HouseOptions {
@@ -48,7 +48,7 @@ export interface House {
 }
 
 interface Hearers {
-  readonly onDone: (slot: number, evidence: Evidence) => void
+  readonly onDone: (slot: number, evidence: Evidence, next: Next) => void
   readonly onEvent: (event: CoreEvent) => void
   readonly onLost: (error: PlatformError) => void
 }

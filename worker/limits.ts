@@ -5,8 +5,6 @@ import type { NativeLimits } from '../native/index.ts'
 
 /** The cgroup's period, in which `cpu` cores are a quota. */
 const CPU_PERIOD_US = 100_000
-/** What a call needs beyond what its parked sandbox already holds. Guess; a call that needs more ends out_of_memory. */
-const HEADROOM_BYTES = 1024 * 1024
 
 export function nativeLimits(limits: Limits): NativeLimits {
   return {
@@ -23,7 +21,8 @@ export function nativeLimits(limits: Limits): NativeLimits {
 /** Refuses to raise: INVALID_REQUEST. */
 export function lowerLimits(limits: Limits, asked: CallLimits): Limits {
   const lowered = { ...limits }
-  for (const [key, value] of Object.entries(asked) as [keyof CallLimits, number | undefined][]) {
+  for (const key of Object.keys(asked) as (keyof CallLimits)[]) {
+    const value = asked[key]
     if (value === undefined) continue
     refuseUnlessLower(key, limits[key], value)
     lowered[key] = value
@@ -42,14 +41,5 @@ function refuseUnlessLower(key: keyof CallLimits, own: number, value: number): v
   if (value > max) {
     const message = `${key}: a call may lower the function's ${own}, not raise it to ${value}`
     throw new PlatformError('INVALID_REQUEST', message)
-  }
-}
-
-/** Never below what the parked sandbox holds: v1 would refuse, v2 would kill. */
-export function aboveHeld(limits: NativeLimits, [memoryBytes, tasks]: [number, number]): NativeLimits {
-  return {
-    ...limits,
-    memoryBytes: Math.max(limits.memoryBytes, memoryBytes + HEADROOM_BYTES),
-    pids: Math.max(limits.pids, tasks),
   }
 }

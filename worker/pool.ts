@@ -6,11 +6,11 @@ import { PlatformError } from '../contract/errors.ts'
 import type { FunctionSpec } from '../contract/function.ts'
 import type { Invocation, InvokeOptions, Start } from '../contract/invocation.ts'
 import { type Limits, PAYLOAD_BYTES_MAX } from '../contract/limits.ts'
-import type { Evidence, NativeLimits } from '../native/index.ts'
+import type { Evidence, Next } from '../native/index.ts'
 import type { FunctionPool } from './function-pool.ts'
 import { type HouseOptions, type HouseReport, openHouse } from './house.ts'
 import { inspectProcess, type SandboxReport } from './inspect.ts'
-import { aboveHeld, lowerLimits, nativeLimits } from './limits.ts'
+import { lowerLimits, nativeLimits } from './limits.ts'
 import { outcomeOf } from './outcome.ts'
 import { type SandboxInfo, SlotTable } from './slot-table.ts'
 import { waitForSlot } from './waiting.ts'
@@ -69,7 +69,7 @@ class WorkerPool implements Pool {
 
   async open(options: PoolOptions): Promise<void> {
     this.#house = await openHouse(options, {
-      onDone: (slot, evidence) => this.#done(slot, evidence),
+      onDone: (slot, evidence, next) => this.#done(slot, evidence, next),
       onEvent: (event) => this.#slots.handle(event),
       onLost: (error) => this.#lost(error),
     })
@@ -182,7 +182,7 @@ class WorkerPool implements Pool {
     const acquiredAt = performance.now()
     try {
       const start = this.#slots.lease(slot, entry, isCold)
-      const own = limits === entry.spec.limits ? undefined : this.#nativeLimits(slot, limits)
+      const own = limits === entry.spec.limits ? undefined : nativeLimits(limits)
       // A program that is still starting would be moved while it runs.
       const isAlone = !isCold && this.#running.size === 0
       this.#house.core.call(slot, payload, isAlone, own)
@@ -190,13 +190,9 @@ class WorkerPool implements Pool {
       const sentAt = performance.now()
       this.#running.set(slot, { entry, limits, start, askedAt, acquiredAt, sentAt, resolve, reject, forget })
     } catch (cause) {
-      this.#slots.unlease(slot, entry)
+      this.#slots.unlease(slot, entry, 'ended')
       reject(new PlatformError('SETUP_FAILED', 'the sandbox could not be called', { cause }))
     }
-  }
-
-  #nativeLimits(slot: number, limits: Limits): NativeLimits {
-    return aboveHeld(nativeLimits(limits), this.#house.core.held(slot))
   }
 
   #cancelOn(signal: AbortSignal, slot: number): () => void {
@@ -207,7 +203,7 @@ class WorkerPool implements Pool {
   }
 
   /** The answer, or what is known instead. */
-  #done(slot: number, evidence: Evidence): void {
+  #done(slot: number, evidence: Evidence, next: Next): void {
     const running = this.#running.get(slot)
     if (running === undefined) return
     const doneAt = performance.now()
@@ -225,7 +221,7 @@ class WorkerPool implements Pool {
     } catch (error) {
       running.reject(error)
     }
-    this.#slots.unlease(slot, running.entry)
+    this.#slots.unlease(slot, running.entry, next)
     if (this.#running.size === 0) this.#onIdle?.()
   }
 

@@ -3,7 +3,7 @@
 import { PlatformError } from '../contract/errors.ts'
 import type { FunctionSpec } from '../contract/function.ts'
 import type { Start } from '../contract/invocation.ts'
-import type { CoreEvent } from '../native/index.ts'
+import type { CoreEvent, Next } from '../native/index.ts'
 import { ColdSlots } from './cold-slots.ts'
 import { describeFailure } from './failure.ts'
 import { FunctionPool } from './function-pool.ts'
@@ -98,22 +98,16 @@ export class SlotTable {
   }
 
   /** After an answer: what it takes to serve the next one is done now only if that is urgent. */
-  unlease(slot: number, entry: FunctionPool): void {
+  unlease(slot: number, entry: FunctionPool, next: Next): void {
     entry.leased -= 1
-    if (entry.spec.reuse === 'function' && this.#isReused(slot, entry)) return
-    this.#tidying.used(entry.isShort)
-  }
-
-  /** Whether the slot serves on: at once, or when an `again` tells that it was made fit for it. */
-  #isReused(slot: number, entry: FunctionPool): boolean {
-    const state = this.#house.core.state(slot)
-    if (state === 'ready') this.#offer(slot, entry.id)
     const occupant = this.#occupants[slot]
-    if (state === 'resetting' && occupant !== undefined) {
+    if (next === 'serves_on') this.#offer(slot, entry.id)
+    else if (next === 'ended' || occupant === undefined) this.#tidying.used(entry.isShort)
+    else {
+      // An `again` tells when it was made fit for the next call.
       occupant.isResetting = true
       entry.resetting += 1
     }
-    return state === 'ready' || state === 'resetting'
   }
 
   refill(entry: FunctionPool): void {

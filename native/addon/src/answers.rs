@@ -5,6 +5,7 @@
 //! decides between a function's death and a limit's.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mayfly_core::board::{Verdict, now_ns};
@@ -228,7 +229,7 @@ impl Pool {
         let Slot::Leased { mut sandbox, call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
             unreachable!("only a leased slot is answered")
         };
-        let (usage, incidents) = self.used(&sandbox, &call);
+        let (usage, incidents) = self.used(&mut sandbox, &call);
         drain_log(&mut sandbox);
         let logs = sandbox.logs.take();
         out.push(Happening::Done { slot, done, logs, usage, incidents });
@@ -241,20 +242,22 @@ impl Pool {
         }
     }
 
-    /// What a call that is answered used. Each counter is one read of an open file, about a microsecond.
-    fn used(&self, sandbox: &Sandbox, call: &Call) -> (Usage, Incidents) {
+    /// What a call that is answered used; what is counted from now on is the next one's. Each counter is one read of
+    /// an open file, about a microsecond.
+    fn used(&self, sandbox: &mut Sandbox, call: &Call) -> (Usage, Incidents) {
         let before = sandbox.before;
         let mut usage = sandbox.files.usage().unwrap_or_default();
+        sandbox.before.cpu_ns = usage.cpu_ns;
         usage.cpu_ns = usage.cpu_ns.saturating_sub(before.cpu_ns);
         let mut incidents = Incidents::default();
-        let denied = sandbox.files.pids_denied_count().unwrap_or(0);
-        incidents.pids_denied_count = denied.saturating_sub(before.pids_denied_count);
+        sandbox.before.pids_denied_count = sandbox.files.pids_denied_count().unwrap_or(0);
+        incidents.pids_denied_count = sandbox.before.pids_denied_count.saturating_sub(before.pids_denied_count);
         // On every CPU at once it could not have used up one period's quota: there is nothing to read.
         let could_be_throttled =
             (now_ns() - call.started_ns) * self.cpus > u64::from(sandbox.limits.cpu_quota_us) * 1000;
         if could_be_throttled {
-            let throttled = sandbox.files.throttled_count().unwrap_or(0);
-            incidents.throttled_count = throttled.saturating_sub(before.throttled_count);
+            sandbox.before.throttled_count = sandbox.files.throttled_count().unwrap_or(0);
+            incidents.throttled_count = sandbox.before.throttled_count.saturating_sub(before.throttled_count);
         }
         (usage, incidents)
     }
@@ -299,7 +302,6 @@ impl Pool {
         sandbox.limits = base;
         // Below Linux 6.12 v2's peak stays that of the whole life: the usage says so by not falling.
         let _ = sandbox.files.reset_memory_peak();
-        sandbox.before = Counters::read(&sandbox.files)?;
         Ok(())
     }
 
@@ -442,12 +444,13 @@ fn read_some(stdout: &OwnedFd, call: &mut Call) -> Reading {
 /// Reads what is in the log pipe; returns the pipe when nobody can write to it any more.
 fn drain_log(sandbox: &mut Sandbox) -> Option<BorrowedFd<'_>> {
     let log = sandbox.streams.as_ref()?.log();
-    let mut chunk = [0; CHUNK_BYTES];
+    // Zeroing it would cost every call more than the read of an empty pipe.
+    let mut chunk = [MaybeUninit::uninit(); CHUNK_BYTES];
     // A writer as fast as this reader would hold the thread for ever: one pipe's worth.
-    match rustix::io::read(log, &mut chunk) {
-        Ok(0) => Some(log),
-        Ok(count) => {
-            sandbox.logs.push(&chunk[..count]);
+    match rustix::io::read(log, &mut chunk[..]) {
+        Ok(([], _)) => Some(log),
+        Ok((bytes, _)) => {
+            sandbox.logs.push(bytes);
             None
         }
         Err(_) => None,

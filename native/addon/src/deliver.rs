@@ -13,12 +13,15 @@ use napi::{JsValue, sys};
 use serde_json::json;
 
 use crate::pool::{Done, Happening};
+use crate::slot::Slot;
 
 pub struct Deliver {
     env: sys::napi_env,
     on_done: sys::napi_ref,
     on_slot: sys::napi_ref,
     on_event: sys::napi_ref,
+    /// The one buffer of no bytes, which most calls' logs are.
+    nothing: sys::napi_ref,
 }
 
 /// What `on_slot` is told of, once or more for every sandbox; native/index.ts has the same numbers.
@@ -26,39 +29,47 @@ const READY: u32 = 0;
 const AGAIN: u32 = 1;
 const GONE: u32 = 2;
 
-/// How many arguments `on_done` has: slot, kind, number, text, output, logs, whether those were cut, CPU time, peak
-/// memory, throttled periods, refused forks, OOM kills, hits of the own memory limit.
-const DONE_ARGUMENTS: usize = 13;
+/// How many arguments `on_done` has: slot, what became of it, kind, number, text, output, logs, whether those were cut,
+/// CPU time, peak memory, throttled periods, refused forks, OOM kills, hits of the own memory limit.
+const DONE_ARGUMENTS: usize = 14;
 
 impl Deliver {
     pub fn new(env: &Env, on_done: Function<'_>, on_slot: Function<'_>, on_event: Function<'_>) -> napi::Result<Self> {
-        let reference = |function: &Function<'_>| {
+        let reference = |value: sys::napi_value| {
             let mut reference = ptr::null_mut();
-            // SAFETY: `function` is a live value of this environment and scope; the reference is
+            // SAFETY: `value` is a live value of this environment and scope; the reference is
             // deleted by `drop`.
-            let status = unsafe { sys::napi_create_reference(env.raw(), function.raw(), 1, &raw mut reference) };
+            let status = unsafe { sys::napi_create_reference(env.raw(), value, 1, &raw mut reference) };
             if status == sys::Status::napi_ok {
                 Ok(reference)
             } else {
                 Err(napi::Error::from_reason("napi_create_reference"))
             }
         };
-        let (on_done, on_slot) = (reference(&on_done)?, reference(&on_slot)?);
-        Ok(Self { env: env.raw(), on_done, on_slot, on_event: reference(&on_event)? })
+        let scope = Scope::open(env.raw());
+        Ok(Self {
+            env: env.raw(),
+            on_done: reference(on_done.raw())?,
+            on_slot: reference(on_slot.raw())?,
+            on_event: reference(on_event.raw())?,
+            nothing: reference(scope.bytes(&[]))?,
+        })
     }
 
-    pub fn happening(&self, happening: Happening) {
+    /// `next` is of the slot whose call is done.
+    pub fn happening(&self, happening: Happening, next: Next) {
         let scope = Scope::open(self.env);
         match happening {
             Happening::Done { slot, done, logs, usage, incidents } => {
                 let (kind, number, text, output) = parts(&done);
                 let arguments: [sys::napi_value; DONE_ARGUMENTS] = [
                     scope.number(f64::from(slot)),
+                    scope.number(f64::from(next as u8)),
                     scope.number(f64::from(kind)),
                     scope.number(number),
                     scope.string(text),
-                    scope.bytes(output),
-                    scope.bytes(&logs.kept),
+                    self.bytes(&scope, output),
+                    self.bytes(&scope, &logs.kept),
                     scope.boolean(logs.is_cut),
                     scope.count(usage.cpu_ns),
                     scope.count(usage.memory_peak_bytes),
@@ -81,6 +92,10 @@ impl Deliver {
 }
 
 impl Deliver {
+    fn bytes(&self, scope: &Scope, bytes: &[u8]) -> sys::napi_value {
+        if bytes.is_empty() { scope.referred(self.nothing) } else { scope.bytes(bytes) }
+    }
+
     fn slot_event(&self, scope: &Scope, kind: u32, values: [u32; 4]) {
         let [slot, function, pid, is_quiet_guess] = values.map(|value| scope.number(f64::from(value)));
         scope.call(self.on_slot, &[scope.number(f64::from(kind)), slot, function, pid, is_quiet_guess]);
@@ -89,9 +104,29 @@ impl Deliver {
 
 impl Drop for Deliver {
     fn drop(&mut self) {
-        for reference in [self.on_done, self.on_slot, self.on_event] {
+        for reference in [self.on_done, self.on_slot, self.on_event, self.nothing] {
             // SAFETY: made by `new`, deleted once; this is dropped with the poll handle, on the JavaScript thread.
             unsafe { sys::napi_delete_reference(self.env, reference) };
+        }
+    }
+}
+
+/// What became of a slot whose call is done; native/index.ts has the same numbers.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(u8)]
+pub enum Next {
+    #[default]
+    Ended,
+    ServesOn,
+    Resets,
+}
+
+impl Next {
+    pub const fn of(state: &Slot) -> Self {
+        match state {
+            Slot::Ready { .. } => Self::ServesOn,
+            Slot::Resetting { .. } => Self::Resets,
+            _ => Self::Ended,
         }
     }
 }
@@ -209,12 +244,19 @@ impl Scope {
         value
     }
 
+    fn referred(&self, reference: sys::napi_ref) -> sys::napi_value {
+        let mut value = ptr::null_mut();
+        // SAFETY: a strong reference of this environment.
+        unsafe { sys::napi_get_reference_value(self.env, reference, &raw mut value) };
+        value
+    }
+
     fn call(&self, function: sys::napi_ref, arguments: &[sys::napi_value]) {
-        let (mut callee, mut global, mut result) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-        // SAFETY: `function` is a strong reference of this environment; the arguments are values of this scope. No
-        // borrow of the pool is alive, so JavaScript may call back.
+        let callee = self.referred(function);
+        let (mut global, mut result) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: `callee` and the arguments are values of this scope. No borrow of the pool is alive, so JavaScript
+        // may call back.
         unsafe {
-            sys::napi_get_reference_value(self.env, function, &raw mut callee);
             sys::napi_get_global(self.env, &raw mut global);
             let status = sys::napi_make_callback(
                 self.env,

@@ -24,10 +24,13 @@ use mayfly_core::stage::Stage;
 use napi::bindgen_prelude::{Env, Function, Uint8Array};
 use napi_derive::napi;
 
-use crate::deliver::Deliver;
-use crate::pool::{Pool, Wanted};
+use crate::deliver::{Deliver, Next};
+use crate::pool::{Happening, Pool, Wanted};
 
 type Result<T> = napi::Result<T>;
+
+/// What a call needs beyond what its parked sandbox already holds. Guess; a call that needs more ends out_of_memory.
+const HEADROOM_BYTES: u64 = 1024 * 1024;
 
 /// Our errors carry the system's number in their message; native/index.ts makes PlatformErrors of them.
 fn failure(what: &str, error: &io::Error) -> napi::Error {
@@ -150,7 +153,11 @@ impl Core {
             let happenings = polled.borrow_mut().as_mut().map(Pool::drain).unwrap_or_default();
             // No borrow is alive here: JavaScript calls back into this pool.
             for happening in happenings {
-                deliver.happening(happening);
+                let next = match &happening {
+                    Happening::Done { slot, .. } => polled.borrow().as_ref().map(|pool| Next::of(pool.state(*slot))),
+                    _ => None,
+                };
+                deliver.happening(happening, next.unwrap_or_default());
             }
         };
         let poll = uv::Poll::start(env.get_uv_event_loop()?, epoll, Box::new(on_readable))
@@ -222,20 +229,21 @@ impl Core {
     }
 
     /// Leases the ready slot to one call and sends it; the function's own limits where `limits` is absent. `is_alone`: no
-    /// other call is running, so that it may have this thread's processor.
+    /// other call is running, so that it may have this thread's processor. Limits go no lower than what the parked
+    /// sandbox holds: v1 would refuse, v2 would kill.
     #[napi(catch_unwind)]
     pub fn call(&self, slot: u32, payload: &[u8], is_alone: bool, limits: Option<Limits>) -> Result<()> {
-        let wanted = limits.as_ref().map(Limits::wanted);
-        self.with(|pool| pool.call(slot, payload, is_alone, wanted))?.map_err(|error| failure("call", &error))
-    }
-
-    /// What the parked sandbox holds: no call's memory or pids limit may go below it.
-    #[napi(catch_unwind)]
-    pub fn held(&self, slot: u32) -> Result<Vec<f64>> {
-        let (memory, tasks) = self.with(|pool| pool.held(slot))?;
-        #[allow(clippy::cast_precision_loss)]
-        let numbers = vec![memory as f64, tasks as f64];
-        Ok(numbers)
+        self.with(|pool| {
+            let wanted = limits.map(|limits| {
+                let (memory_bytes, tasks) = pool.held(slot);
+                let mut wanted = limits.wanted();
+                wanted.limits.memory_bytes = wanted.limits.memory_bytes.max(memory_bytes + HEADROOM_BYTES);
+                wanted.limits.pids = wanted.limits.pids.max(u32::try_from(tasks).unwrap_or(u32::MAX));
+                wanted
+            });
+            pool.call(slot, payload, is_alone, wanted)
+        })?
+        .map_err(|error| failure("call", &error))
     }
 
     /// How long, in nanoseconds, each stage of the slot's last build and of its last end took, as JSON.
@@ -267,7 +275,7 @@ impl Core {
 
     #[napi(catch_unwind)]
     pub fn state(&self, slot: u32) -> Result<String> {
-        self.with(|pool| pool.state_name(slot).to_owned())
+        self.with(|pool| pool.state(slot).name().to_owned())
     }
 
     /// Lets go of sandboxd, which ends, and of the event loop.

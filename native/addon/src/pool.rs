@@ -186,8 +186,8 @@ impl Pool {
         self.generations[slot as usize]
     }
 
-    pub fn state_name(&self, slot: u32) -> &'static str {
-        self.slots[slot as usize].name()
+    pub fn state(&self, slot: u32) -> &Slot {
+        &self.slots[slot as usize]
     }
 
     // What TypeScript asks for.

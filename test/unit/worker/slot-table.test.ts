@@ -53,7 +53,6 @@ class ModelCore implements Core {
   unpack(): void {}
   stages = () => ''
   cancel = () => true
-  held = (): [number, number] => [0, 0]
 }
 
 /** One table over one model, and who holds what. */
@@ -118,7 +117,7 @@ class Life {
     const pool = this.held.get(slot)
     this.held.delete(slot)
     this.core.move(slot, ['leased'], 'dying')
-    if (pool) this.table.unlease(slot, pool)
+    if (pool) this.table.unlease(slot, pool, 'ended')
   }
 
   comeUp = (slot: number): void => {
