@@ -101,26 +101,20 @@ function limitOf(outcome: Outcome): { name: keyof Limits; value: number } | unde
 
 /** A dictionary of RFC 9651. */
 function usageHeader(usage: Usage): string {
-  return [
-    `wall-ns=${usage.wallNs}`,
-    `cpu-ns=${usage.cpuNs}`,
-    `memory-peak-bytes=${usage.memoryPeakBytes}`,
-    `throttled-count=${usage.throttledCount}`,
-    `pids-denied-count=${usage.pidsDeniedCount}`,
-    `oom-kill-count=${usage.oomKillCount}`,
-  ].join(', ')
+  return (
+    `wall-ns=${usage.wallNs}, cpu-ns=${usage.cpuNs}, memory-peak-bytes=${usage.memoryPeakBytes}, ` +
+    `throttled-count=${usage.throttledCount}, pids-denied-count=${usage.pidsDeniedCount}, ` +
+    `oom-kill-count=${usage.oomKillCount}`
+  )
 }
 
 /** W3C Server-Timing: durations in milliseconds, here to the nanosecond. */
 function timingHeader({ stages }: Invocation, { bodyMs, totalMs }: AnswerOptions): string {
   const fromNs = (ns: number) => (ns / 1e6).toFixed(6)
-  return [
-    `body;dur=${bodyMs.toFixed(6)}`,
-    `acquire;dur=${fromNs(stages.acquireNs)}`,
-    `send;dur=${fromNs(stages.sendNs)}`,
-    `run;dur=${fromNs(stages.runNs)}`,
-    `total;dur=${totalMs.toFixed(6)}`,
-  ].join(', ')
+  return (
+    `body;dur=${bodyMs.toFixed(6)}, acquire;dur=${fromNs(stages.acquireNs)}, send;dur=${fromNs(stages.sendNs)}, ` +
+    `run;dur=${fromNs(stages.runNs)}, total;dur=${totalMs.toFixed(6)}`
+  )
 }
 
 function tailOf(logs: Uint8Array): Buffer {

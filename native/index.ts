@@ -5,6 +5,9 @@ import { closeSync, existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { CODES, type Code, PlatformError } from '../contract/errors.ts'
+import { type DoneArguments, type Evidence, evidenceOf, NEXTS, type Next } from './evidence.ts'
+
+export type { Evidence, Next } from './evidence.ts'
 
 const BIN = join(import.meta.dirname, 'bin')
 export const LAUNCHER = join(BIN, 'mayfly-launcher')
@@ -41,45 +44,6 @@ export interface Definition {
   logBytes: number
   ablate: string[]
   limits: NativeLimits
-}
-
-/** How a call ended, as the addon numbers it. */
-export const ENDINGS = [
-  'result',
-  'failed',
-  'malformed',
-  'output_limit',
-  'exited',
-  'signaled',
-  'cancelled',
-  'not_started',
-  'wall_time',
-  'cpu_time',
-  'denied',
-  'out_of_memory',
-  'lost',
-] as const
-
-/** What became of the slot of a finished call, as the addon numbers it; `resets` ends with an `again` or a `gone`. */
-export const NEXTS = ['ended', 'serves_on', 'resets'] as const
-export type Next = (typeof NEXTS)[number]
-
-/** What is known of a finished call; outcome.ts in worker/ decides what it means. */
-export interface Evidence {
-  readonly ending: (typeof ENDINGS)[number]
-  /** Exit code, signal, errno or system call, as `ending` says. */
-  readonly number: number
-  /** What was malformed, or the stage that failed. */
-  readonly text: string
-  readonly output: Uint8Array
-  readonly logs: Uint8Array
-  readonly logsTruncated: boolean
-  readonly cpuNs: number
-  readonly memoryPeakBytes: number
-  readonly throttledCount: number
-  readonly pidsDeniedCount: number
-  readonly oomKills: number
-  readonly memoryLimitHits: number
 }
 
 export type BuildFailure =
@@ -138,23 +102,6 @@ interface Binding {
   compileProfile(json: string): Uint8Array
   syscallName(number: number): string
 }
-
-type DoneArguments = [
-  slot: number,
-  next: number,
-  kind: number,
-  number: number,
-  text: string,
-  output: Uint8Array,
-  logs: Uint8Array,
-  logsTruncated: boolean,
-  cpuNs: number,
-  memoryPeakBytes: number,
-  throttledCount: number,
-  pidsDeniedCount: number,
-  oomKills: number,
-  memoryLimitHits: number,
-]
 
 let loaded: Binding | undefined
 
@@ -272,22 +219,5 @@ function refusal(line: string, otherwise: string): PlatformError {
     return new PlatformError(code, said.remedy ? `${said.message}; ${said.remedy}` : said.message, { cause: said })
   } catch {
     return new PlatformError('SETUP_FAILED', line || otherwise)
-  }
-}
-
-function evidenceOf(done: DoneArguments): Evidence {
-  return {
-    ending: ENDINGS[done[2]] ?? 'lost',
-    number: done[3],
-    text: done[4],
-    output: done[5],
-    logs: done[6],
-    logsTruncated: done[7],
-    cpuNs: done[8],
-    memoryPeakBytes: done[9],
-    throttledCount: done[10],
-    pidsDeniedCount: done[11],
-    oomKills: done[12],
-    memoryLimitHits: done[13],
   }
 }

@@ -4,7 +4,7 @@
 //! have run before the next answer is looked at, and before any sandbox is torn down.
 
 use std::ffi::c_void;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use mayfly_core::board::Verdict;
 use mayfly_core::protocol::{End, Failure};
@@ -22,16 +22,27 @@ pub struct Deliver {
     on_event: sys::napi_ref,
     /// The one buffer of no bytes, which most calls' logs are.
     nothing: sys::napi_ref,
+    inbox: Inbox,
 }
+
+/// A buffer of JavaScript's for small results, each copied out by the callback: to make a buffer from here takes ten
+/// times as long as it takes JavaScript.
+struct Inbox {
+    buffer: sys::napi_ref,
+    bytes: NonNull<u8>,
+}
+
+const INBOX_BYTES: usize = 4096;
 
 /// What `on_slot` is told of, once or more for every sandbox; native/index.ts has the same numbers.
 const READY: u32 = 0;
 const AGAIN: u32 = 1;
 const GONE: u32 = 2;
 
-/// How many arguments `on_done` has: slot, what became of it, kind, number, text, output, logs, whether those were cut,
-/// CPU time, peak memory, throttled periods, refused forks, OOM kills, hits of the own memory limit.
-const DONE_ARGUMENTS: usize = 14;
+/// How many arguments `on_done` has: slot, what became of it, kind, number, text, output, how many bytes of it where it
+/// is the inbox, else -1, logs, whether those were cut, CPU time, peak memory, throttled periods, refused forks, OOM
+/// kills, hits of the own memory limit.
+const DONE_ARGUMENTS: usize = 15;
 
 impl Deliver {
     pub fn new(env: &Env, on_done: Function<'_>, on_slot: Function<'_>, on_event: Function<'_>) -> napi::Result<Self> {
@@ -47,12 +58,14 @@ impl Deliver {
             }
         };
         let scope = Scope::open(env.raw());
+        let (inbox, bytes) = scope.buffer(INBOX_BYTES)?;
         Ok(Self {
             env: env.raw(),
             on_done: reference(on_done.raw())?,
             on_slot: reference(on_slot.raw())?,
             on_event: reference(on_event.raw())?,
             nothing: reference(scope.bytes(&[]))?,
+            inbox: Inbox { buffer: reference(inbox)?, bytes },
         })
     }
 
@@ -62,13 +75,15 @@ impl Deliver {
         match happening {
             Happening::Done { slot, done, logs, usage, incidents } => {
                 let (kind, number, text, output) = parts(&done);
+                let (output, inbox_bytes) = self.output(&scope, output);
                 let arguments: [sys::napi_value; DONE_ARGUMENTS] = [
                     scope.number(f64::from(slot)),
                     scope.number(f64::from(next as u8)),
                     scope.number(f64::from(kind)),
                     scope.number(number),
                     scope.string(text),
-                    self.bytes(&scope, output),
+                    output,
+                    scope.number(inbox_bytes),
                     self.bytes(&scope, &logs.kept),
                     scope.boolean(logs.is_cut),
                     scope.count(usage.cpu_ns),
@@ -96,6 +111,18 @@ impl Deliver {
         if bytes.is_empty() { scope.referred(self.nothing) } else { scope.bytes(bytes) }
     }
 
+    /// The output, or the inbox and how much of it is the output.
+    fn output(&self, scope: &Scope, output: &[u8]) -> (sys::napi_value, f64) {
+        if output.is_empty() || output.len() > INBOX_BYTES {
+            return (self.bytes(scope, output), -1.0);
+        }
+        // SAFETY: as long as its buffer, which the reference keeps and nothing detaches; this is JavaScript's thread.
+        unsafe { self.inbox.bytes.copy_from_nonoverlapping(NonNull::from(output).cast(), output.len()) };
+        #[allow(clippy::cast_precision_loss)]
+        let length = output.len() as f64;
+        (scope.referred(self.inbox.buffer), length)
+    }
+
     fn slot_event(&self, scope: &Scope, kind: u32, values: [u32; 4]) {
         let [slot, function, pid, is_quiet_guess] = values.map(|value| scope.number(f64::from(value)));
         scope.call(self.on_slot, &[scope.number(f64::from(kind)), slot, function, pid, is_quiet_guess]);
@@ -104,14 +131,14 @@ impl Deliver {
 
 impl Drop for Deliver {
     fn drop(&mut self) {
-        for reference in [self.on_done, self.on_slot, self.on_event, self.nothing] {
+        for reference in [self.on_done, self.on_slot, self.on_event, self.nothing, self.inbox.buffer] {
             // SAFETY: made by `new`, deleted once; this is dropped with the poll handle, on the JavaScript thread.
             unsafe { sys::napi_delete_reference(self.env, reference) };
         }
     }
 }
 
-/// What became of a slot whose call is done; native/index.ts has the same numbers.
+/// What became of a slot whose call is done; native/evidence.ts has the same numbers.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(u8)]
 pub enum Next {
@@ -131,7 +158,7 @@ impl Next {
     }
 }
 
-/// kind, number, text and bytes of an end; native/index.ts has the same list of kinds.
+/// kind, number, text and bytes of an end; native/evidence.ts has the same list of kinds.
 fn parts(done: &Done) -> (u8, f64, &str, &[u8]) {
     match done {
         Done::Result(output) => (0, 0.0, "", output),
@@ -242,6 +269,14 @@ impl Scope {
             sys::napi_create_buffer_copy(self.env, bytes.len(), data, ptr::null_mut(), &raw mut value);
         }
         value
+    }
+
+    fn buffer(&self, length: usize) -> napi::Result<(sys::napi_value, NonNull<u8>)> {
+        let (mut value, mut data) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: inside this scope, on the JavaScript thread.
+        unsafe { sys::napi_create_buffer(self.env, length, &raw mut data, &raw mut value) };
+        let data = NonNull::new(data.cast()).ok_or_else(|| napi::Error::from_reason("napi_create_buffer"))?;
+        Ok((value, data))
     }
 
     fn referred(&self, reference: sys::napi_ref) -> sys::napi_value {
