@@ -9,6 +9,9 @@
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
+/// No processor's number: it may be one, and may be all.
+pub const UNKNOWN: usize = usize::MAX;
+
 #[derive(Debug)]
 pub struct Affinity {
     /// What this process, and so every sandbox, may use.
@@ -26,23 +29,27 @@ impl Affinity {
         }
     }
 
-    /// Has these processes run where this thread runs now; false when they stay as they are.
+    /// Has these processes run where this thread runs now, unless `current` is that; none when they may run anywhere.
     ///
     /// By number: it cannot have been given to another process, since these are parked, their ends are told, and the
     /// kernel goes through all numbers before it gives one out again.
-    pub fn pin(&mut self, processes: &[Pid]) -> bool {
+    pub fn pin(&mut self, processes: &[Pid], current: Option<usize>) -> Option<usize> {
         if !self.is_allowed || processes.is_empty() {
-            return false;
+            return None;
+        }
+        let processor = sched_getcpu();
+        if current == Some(processor) {
+            return current;
         }
         let mut here = CpuSet::new();
-        here.set(sched_getcpu());
+        here.set(processor);
         for process in processes {
             // Of one that died a moment ago its end tells.
             if sched_setaffinity(Some(*process), &here) == Err(rustix::io::Errno::PERM) {
                 self.is_allowed = false;
             }
         }
-        self.is_allowed
+        self.is_allowed.then_some(processor)
     }
 
     pub fn widen(&self, processes: &[Pid]) {

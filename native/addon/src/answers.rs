@@ -15,7 +15,8 @@ use mayfly_core::protocol::{Contract, End, FromCall, Remains, ToCall};
 use mayfly_core::watch::EventFlags;
 use rustix::net::RecvFlags;
 
-use crate::pool::{Done, Happening, KnownFiles, Pool, Source};
+use crate::affinity::UNKNOWN;
+use crate::pool::{Done, Happening, KnownFiles, PINNED_NS, Pool, Source};
 use crate::slot::{Call, Counters, Evidence, Sandbox, Slot, Streams};
 use mayfly_core::link::{self, Answer};
 
@@ -229,6 +230,10 @@ impl Pool {
         let Slot::Leased { mut sandbox, call } = std::mem::replace(&mut self.slots[slot as usize], Slot::Cold) else {
             unreachable!("only a leased slot is answered")
         };
+        if now_ns() - call.started_ns >= PINNED_NS {
+            // sandboxd has let it loose, or was about to.
+            sandbox.processor = sandbox.processor.map(|_| UNKNOWN);
+        }
         let (usage, incidents) = self.used(&mut sandbox, &call);
         drain_log(&mut sandbox);
         let logs = sandbox.logs.take();
@@ -275,7 +280,7 @@ impl Pool {
                 // init ends whatever is left and starts the program anew.
                 Contract::Stdio => {
                     // What init starts now would keep to init's processor for good.
-                    if std::mem::take(&mut sandbox.is_pinned) {
+                    if sandbox.processor.take().is_some() {
                         self.affinity.widen(&sandbox.processes);
                     }
                     sandbox.streams = None;

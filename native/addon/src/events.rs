@@ -154,7 +154,7 @@ impl Pool {
             held_tasks: held.tasks,
             is_used: false,
             processes,
-            is_pinned: false,
+            processor: None,
             logs: Logs { kept: Vec::new(), max: of.log_bytes as usize, is_cut: false },
         };
         self.watch_fd(&sandbox.call, slot, Source::Call, EventFlags::IN)?;

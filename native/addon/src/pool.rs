@@ -154,7 +154,7 @@ pub struct Pool {
 
 /// How long a call keeps to the caller's processor. A guess between what a short call takes and what anybody would notice
 /// of two programs sharing a processor while another one is idle.
-const PINNED_NS: u64 = 2_000_000;
+pub(crate) const PINNED_NS: u64 = 2_000_000;
 
 impl Pool {
     pub fn new(control: OwnedFd, slots: u32) -> io::Result<Self> {
@@ -258,8 +258,8 @@ impl Pool {
             started_ns: 0,
         };
         if is_alone {
-            sandbox.is_pinned = self.affinity.pin(&sandbox.processes);
-        } else if std::mem::take(&mut sandbox.is_pinned) {
+            sandbox.processor = self.affinity.pin(&sandbox.processes, sandbox.processor);
+        } else if sandbox.processor.take().is_some() {
             self.affinity.widen(&sandbox.processes);
         }
         let sent = self.start_call(slot, &mut sandbox, &mut call, payload, wanted);
@@ -300,7 +300,7 @@ impl Pool {
             // The CPU time cannot run out sooner than if every CPU ran it.
             limit => (sandbox.before.cpu_ns + limit, wall_deadline.min(now + limit / self.cpus)),
         };
-        let widen_at = if sandbox.is_pinned { now + PINNED_NS } else { NEVER };
+        let widen_at = if sandbox.processor.is_some() { now + PINNED_NS } else { NEVER };
         let clocks = Clocks { wall_deadline, cpu_end, widen_at, check_at: first_check.min(widen_at) };
         self.board().start(slot, self.generation(slot), clocks)?;
         match &mut sandbox.streams {

@@ -101,8 +101,8 @@ pub struct Sandbox {
     pub is_used: bool,
     /// As the host numbers them: those that a call wakes.
     pub processes: Vec<Pid>,
-    /// They were given one processor.
-    pub is_pinned: bool,
+    /// They were given this one.
+    pub processor: Option<usize>,
     pub logs: Logs,
 }
 

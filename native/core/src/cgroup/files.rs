@@ -189,9 +189,9 @@ impl LimitFiles {
         }
         if wanted.memory_bytes != current.memory_bytes {
             for file in memory_order(current.memory_bytes, wanted.memory_bytes) {
-                let slack = if file == File::MemorySwapLimit { SWAP_SLACK_BYTES } else { 0 };
+                let slack = if *file == File::MemorySwapLimit { SWAP_SLACK_BYTES } else { 0 };
                 let bytes = wanted.memory_bytes.saturating_add(slack);
-                self.write(file, |text| text.number_or_max(bytes, u64::MAX, "-1"))?;
+                self.write(*file, |text| text.number_or_max(bytes, u64::MAX, "-1"))?;
             }
             self.write(File::MemoryMax, |text| text.number_or_max(wanted.memory_bytes, u64::MAX, "max"))?;
         }
@@ -286,12 +286,15 @@ impl LimitFiles {
     }
 }
 
-/// v1 demands limit <= memory+swap limit at every moment, so whichever moves away from the other goes first.
-const fn memory_order(current: u64, wanted: u64) -> [File; 2] {
+/// v1 demands limit <= memory+swap limit at every moment, so whichever moves away from the other goes first. A call
+/// that lowers the limit leaves the other where it is: a group with swappiness 0 is killed at its limit, not swapped.
+const fn memory_order(current: u64, wanted: u64) -> &'static [File] {
     if wanted > current {
-        [File::MemorySwapLimit, File::MemoryLimit]
+        &[File::MemorySwapLimit, File::MemoryLimit]
+    } else if current == CallLimits::NONE.memory_bytes {
+        &[File::MemoryLimit, File::MemorySwapLimit]
     } else {
-        [File::MemoryLimit, File::MemorySwapLimit]
+        &[File::MemoryLimit]
     }
 }
 
@@ -318,9 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn raising_memory_moves_swap_first_and_lowering_moves_it_last() {
+    fn raising_memory_moves_swap_first_and_a_call_that_lowers_it_leaves_swap() {
         assert_eq!(memory_order(1, 2), [File::MemorySwapLimit, File::MemoryLimit]);
-        assert_eq!(memory_order(2, 1), [File::MemoryLimit, File::MemorySwapLimit]);
+        assert_eq!(memory_order(2, 1), [File::MemoryLimit]);
         assert_eq!(memory_order(u64::MAX, 1), [File::MemoryLimit, File::MemorySwapLimit]);
     }
 
