@@ -62,8 +62,17 @@ async function liveAndDie(
 
 function kill(victim: string): void {
   for (const { pid, uid } of processesOfPool().filter(({ name }) => name === victim)) {
-    // Each fork shows the same name for a moment; only these two have M-root's id.
-    if (uid === UID_BASE) process.kill(pid, 'SIGKILL')
+    // An init shows the same name for a moment, but not for long M-root's id.
+    if (uid === UID_BASE) killIfThere(pid)
+  }
+}
+
+/** The nursery's child that opens a user namespace has its name and id, and may have ended since it was listed. */
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
   }
 }
 
