@@ -3,7 +3,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CalledPeer } from './callee.ts'
-import { Client } from './http.ts'
+import { openEcho } from './http-echo.ts'
 import { makePeersFolder, requirePeer } from './place.ts'
 import { Program } from './program.ts'
 
@@ -30,13 +30,6 @@ export const workerd: CalledPeer = {
     await writeFile(join(folder, 'config.capnp'), CONFIG)
     await writeFile(join(folder, 'echo.js'), WORKER)
     const program = new Program([binary, 'serve', join(folder, 'config.capnp'), '--control-fd=3'])
-    const client = new Client(await program.port())
-    return {
-      call: async (payload) => ({ answer: await client.post('/', payload) }),
-      async close() {
-        client.close()
-        await program.close()
-      },
-    }
+    return await openEcho(program)
   },
 }
