@@ -243,6 +243,11 @@ fn timespec(ns: u64) -> Timespec {
     }
 }
 
+/// A duration as it crosses the wire: up to four seconds.
+pub fn short_ns(ns: u64) -> u32 {
+    u32::try_from(ns).unwrap_or(u32::MAX)
+}
+
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

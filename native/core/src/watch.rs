@@ -6,8 +6,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::epoll;
 pub use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::time::Timespec;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,16 @@ impl Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+}
+
+/// What can be done with `fd` at this moment; nothing where the kernel does not say.
+pub fn readiness(fd: impl AsFd) -> PollFlags {
+    let mut entry = [PollFd::new(&fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut entry, Some(&now)) {
+        Ok(_) => entry[0].revents(),
+        Err(_) => PollFlags::empty(),
     }
 }
 

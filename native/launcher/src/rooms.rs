@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use mayfly_core::sandbox::IMAGE_OWNER_ID;
+use mayfly_core::sandbox::{DEVICES, IMAGE_OWNER_ID};
 use mayfly_core::sys::house::set_mount_flags;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat, openat, symlinkat};
 use rustix::mount::{
@@ -25,7 +25,6 @@ use rustix::mount::{
 
 use crate::failure::{At, Failure, Stage};
 
-const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),

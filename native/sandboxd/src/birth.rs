@@ -4,15 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Layer;
-use mayfly_core::board::now_ns;
-use mayfly_core::cgroup::Leaf;
+use mayfly_core::board::{now_ns, short_ns};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Birth, Event, Failure, Order, Remains};
 use mayfly_core::stage::{At, SetupError, Stage};
 use rustix::process::Pid;
 
 use crate::daemon::Daemon;
-use crate::slot::{Ending, Sandbox, Slot, Unborn};
+use crate::slot::{Ending, Group, Sandbox, Slot, Unborn};
 use crate::watch::Source;
 
 /// A build takes milliseconds; one that takes this long is stuck and gives its slot back.
@@ -41,19 +40,20 @@ impl Daemon {
         let since_ns = now_ns();
         match self.prepare(slot, generation, function) {
             Ok(order) => {
-                let order = Unborn { is_awaited, is_leaf_known: known_leaf == Some(order.leaf_of), ..order };
+                let order = Unborn { is_awaited, is_leaf_known: known_leaf == Some(order.group.leaf_of), ..order };
                 self.slots[slot as usize] = Slot::Ordered { order, since_ns };
             }
             Err(error) => return self.fail(slot, generation, &error),
         }
         self.stuck_at_ns = self.stuck_at_ns.min(since_ns + BUILD_WITHIN_NS);
-        // A call that waits goes before what is only to be kept ready.
-        if is_awaited {
-            self.orders.push_front(slot)
-        } else {
-            self.orders.push_back(slot)
-        }
+        // Calls that wait, in their order, go before what is only to be kept ready.
+        let awaited = self.orders.iter().take_while(|other| self.is_awaited(**other)).count();
+        self.orders.insert(if is_awaited { awaited } else { self.orders.len() }, slot);
         self.send_orders()
+    }
+
+    fn is_awaited(&self, slot: u32) -> bool {
+        matches!(&self.slots[slot as usize], Slot::Ordered { order, .. } if order.is_awaited)
     }
 
     fn fail(&mut self, slot: u32, generation: u32, error: &SetupError) -> io::Result<()> {
@@ -65,18 +65,16 @@ impl Daemon {
     fn prepare(&mut self, slot: u32, generation: u32, id: u32) -> Result<Unborn, SetupError> {
         let missing = || SetupError { stage: Stage::Spec, source: io::ErrorKind::NotFound.into() };
         let started = now_ns();
-        let (leaf, leaf_of) = self.leaf_for(slot, generation, id).ok_or_else(missing)?.at(Stage::Cgroup)?;
+        let group = self.group_for(slot, generation, id).ok_or_else(missing)?.at(Stage::Cgroup)?;
         let mut stage_ns = vec![0; Stage::COUNT];
-        stage_ns[Stage::Cgroup as usize] = u32::try_from(now_ns() - started).unwrap_or(u32::MAX);
+        stage_ns[Stage::Cgroup as usize] = short_ns(now_ns() - started);
         let (control, theirs) = packet::pair().at(Stage::Clone)?;
         let control_of_child = Some(theirs);
         Ok(Unborn {
             generation,
-            function: id,
             control,
             control_of_child,
-            leaf,
-            leaf_of,
+            group,
             is_leaf_known: false,
             stage_ns,
             is_awaited: false,
@@ -85,23 +83,22 @@ impl Daemon {
         })
     }
 
-    /// The group of the slot's last sandbox, if it was of the same function, or a new one; and for which generation it
-    /// was made.
-    fn leaf_for(&mut self, slot: u32, generation: u32, id: u32) -> Option<io::Result<(Leaf, u32)>> {
+    /// The group of the slot's last sandbox, if it was of the same function, or a new one.
+    fn group_for(&mut self, slot: u32, generation: u32, id: u32) -> Option<io::Result<Group>> {
         let function = self.functions.get(&id)?;
         let limits = function.ablation.keeps(Layer::Cgroup).then_some(&function.limits);
-        if let Some(kept) = self.kept_leaves.remove(&slot) {
+        if let Some(kept) = self.kept_groups.remove(&slot) {
             if kept.function == id {
-                return Some(Ok((kept.leaf, kept.leaf_of)));
+                return Some(Ok(kept));
             }
             // Nobody is in it.
             let _ = kept.leaf.remove();
         }
-        Some(self.cgroups.create_leaf(id, slot, limits).map(|leaf| (leaf, generation)))
+        Some(self.cgroups.create_leaf(id, slot, limits).map(|leaf| Group { function: id, leaf, leaf_of: generation }))
     }
 
-    pub fn forget_leaves(&mut self, function: u32) {
-        for (_, gone) in self.kept_leaves.extract_if(|_, kept| kept.function == function) {
+    pub fn forget_groups(&mut self, function: u32) {
+        for (_, gone) in self.kept_groups.extract_if(|_, kept| kept.function == function) {
             let _ = gone.leaf.remove();
         }
     }
@@ -112,12 +109,13 @@ impl Daemon {
             && let Some(slot) = self.orders.pop_front()
         {
             let Slot::Ordered { order, .. } = &mut self.slots[slot as usize] else { continue };
-            let Some(theirs) = order.control_of_child.take().filter(|_| order.doom.is_none()) else {
+            let theirs = order.control_of_child.take().filter(|_| order.doom.is_none());
+            let (Some(theirs), Some(function)) = (theirs, self.functions.get(&order.group.function)) else {
                 self.unborn(slot, Failure::Stage { stage: Stage::Clone, errno: libc::ECANCELED })?;
                 continue;
             };
-            let Some(function) = self.functions.get(&order.function) else { continue };
-            let attach: Vec<_> = order.leaf.attach().collect();
+            let leaf = &order.group.leaf;
+            let attach: Vec<_> = leaf.attach().collect();
             let (id, next_id) = self.ids.take();
             order.id = Some(id);
             let message = Order {
@@ -126,11 +124,11 @@ impl Daemon {
                 next_id,
                 has_pid_namespace: function.ablation.keeps(Layer::PidNs),
                 attach_count: attach.len(),
-                has_cgroup: order.leaf.into_cgroup().is_some(),
+                has_cgroup: leaf.into_cgroup().is_some(),
             };
             let mut descriptors = vec![theirs.as_fd(), function.spec.as_fd()];
             descriptors.extend(attach);
-            descriptors.extend(order.leaf.into_cgroup());
+            descriptors.extend(leaf.into_cgroup());
             self.nursery.order(&message, &descriptors)?;
             self.ordered += 1;
         }
@@ -155,35 +153,11 @@ impl Daemon {
         let Slot::Ordered { order, since_ns } = std::mem::replace(state, Slot::Empty) else {
             return Err(io::Error::other("the nursery bore what was not ordered"));
         };
-        let Unborn {
-            generation,
-            function,
-            control,
-            leaf,
-            leaf_of,
-            is_leaf_known,
-            mut stage_ns,
-            is_awaited,
-            doom,
-            id,
-            ..
-        } = order;
+        let Unborn { generation, control, group, is_leaf_known, mut stage_ns, is_awaited, doom, id, .. } = order;
         let (init, id) = Pid::from_raw(pid).zip(id).ok_or(io::ErrorKind::InvalidData)?;
-        let waited = u32::try_from(now_ns() - since_ns).unwrap_or(u32::MAX);
+        let waited = short_ns(now_ns() - since_ns);
         stage_ns[Stage::Clone as usize] = waited.saturating_sub(stage_ns[Stage::Cgroup as usize]);
-        let sandbox = Sandbox {
-            generation,
-            function,
-            id,
-            init,
-            pidfd,
-            control,
-            listener: None,
-            leaf,
-            leaf_of,
-            is_leaf_known,
-            stage_ns,
-        };
+        let sandbox = Sandbox { generation, id, init, pidfd, control, listener: None, group, is_leaf_known, stage_ns };
         let watched = self.watch_sandbox(slot, &sandbox);
         let state = &mut self.slots[slot as usize];
         *state = Slot::Building { sandbox, since_ns, is_awaited };
@@ -208,14 +182,14 @@ impl Daemon {
             self.ids.give_back(id);
         }
         // Nobody was ever in it.
-        let _ = order.leaf.remove();
+        let _ = order.group.leaf.remove();
         self.conclude(slot, order.generation, end, Remains::default())
     }
 
     fn watch_sandbox(&self, slot: u32, sandbox: &Sandbox) -> io::Result<()> {
         Source::Init.watch(&self.watch, &sandbox.pidfd, slot, sandbox.generation)?;
         Source::Control.watch(&self.watch, &sandbox.control, slot, sandbox.generation)?;
-        match sandbox.leaf.oom_events() {
+        match sandbox.group.leaf.oom_events() {
             Some(events) => Source::OutOfMemory.watch(&self.watch, events, slot, sandbox.generation),
             None => Ok(()),
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Ablation;
 use mayfly_core::board::{Board, Clocks, NEVER, Verdict, now_ns};
-use mayfly_core::cgroup::{CallLimits, Cgroups, Leaf, NodeLimits};
+use mayfly_core::cgroup::{CallLimits, Cgroups, NodeLimits};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Event, Failure, Request, VERSION};
 use mayfly_core::sandbox::{FIRST_ID, TimeOffsets};
@@ -21,7 +21,7 @@ use rustix::time::{TimerfdClockId, TimerfdFlags};
 use crate::Options;
 use crate::lifecycle::REMOVE_AGAIN_NS;
 use crate::nursery::Nursery;
-use crate::slot::{Ending, Slot};
+use crate::slot::{Ending, Group, Slot};
 use crate::unpack::Unpacker;
 use crate::watch::Source;
 
@@ -53,7 +53,7 @@ pub struct Daemon {
     pub orders: VecDeque<u32>,
     pub ordered: usize,
     /// Groups of dead sandboxes, for the next one of the same slot and function.
-    pub kept_leaves: HashMap<u32, KeptLeaf>,
+    pub kept_groups: HashMap<u32, Group>,
     /// When the next build could be stuck, or `NEVER`.
     pub stuck_at_ns: u64,
     /// Below Linux 6.6, where tmpfs has no user xattrs.
@@ -91,14 +91,6 @@ impl Ids {
     pub fn give_back(&mut self, id: u32) {
         self.free.push(id);
     }
-}
-
-#[derive(Debug)]
-pub struct KeptLeaf {
-    pub function: u32,
-    pub leaf: Leaf,
-    /// The generation for which it was made.
-    pub leaf_of: u32,
 }
 
 struct Unsent {
@@ -144,7 +136,7 @@ impl Daemon {
             ids,
             orders: VecDeque::new(),
             ordered: 0,
-            kept_leaves: HashMap::new(),
+            kept_groups: HashMap::new(),
             stuck_at_ns: NEVER,
             copies_writable,
             parking: Vec::new(),
@@ -244,7 +236,7 @@ impl Daemon {
             }
             Request::Undefine { function } => {
                 self.functions.remove(&function);
-                self.forget_leaves(function);
+                self.forget_groups(function);
                 // The worker has waited for all its sandboxes; a failure leaves an empty group to the janitor.
                 let _ = self.cgroups.remove_function(function);
             }
@@ -305,7 +297,7 @@ impl Daemon {
         let Some(sandbox) = state.sandbox() else { return };
         // Once more for what was forked meanwhile by somebody who was not let loose yet.
         for _ in 0..2 {
-            let threads = sandbox.leaf.threads().unwrap_or_default();
+            let threads = sandbox.group.leaf.threads().unwrap_or_default();
             for thread in threads.into_iter().filter_map(|thread| Pid::from_raw(i32::try_from(thread).ok()?)) {
                 let _ = rustix::thread::sched_setaffinity(Some(thread), &self.all_processors);
             }
@@ -386,7 +378,7 @@ fn overdue(slot: &Slot, clocks: Clocks, now: u64, cpus: u64) -> Result<u64, Verd
     let widen_at = if clocks.widen_at > now { clocks.widen_at } else { NEVER };
     let deadline = clocks.wall_deadline.min(widen_at);
     let Some(sandbox) = slot.sandbox().filter(|_| clocks.cpu_end != NEVER) else { return Ok(deadline) };
-    let used = sandbox.leaf.files().cpu_ns().unwrap_or(0);
+    let used = sandbox.group.leaf.files().cpu_ns().unwrap_or(0);
     if used >= clocks.cpu_end {
         return Err(Verdict::CpuTime);
     }

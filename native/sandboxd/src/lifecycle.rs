@@ -4,19 +4,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mayfly_core::ablate::Layer;
-use mayfly_core::board::{NEVER, Verdict, now_ns};
+use mayfly_core::board::{NEVER, Verdict, now_ns, short_ns};
 use mayfly_core::cgroup::Leaf;
 use mayfly_core::packet;
 use mayfly_core::protocol::{Contract, Event, Failure, FromInit, Remains, Streams, ToInit};
 use mayfly_core::sandbox::userns::write_maps;
 use mayfly_core::stage::Stage;
 use mayfly_core::sys;
-use rustix::event::{PollFd, PollFlags, poll};
+use mayfly_core::watch::readiness;
+use rustix::event::PollFlags;
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::birth::BUILD_WITHIN_NS;
-use crate::daemon::{Daemon, Function, KeptLeaf};
+use crate::daemon::{Daemon, Function};
 use crate::parking::{self, Seen};
 use crate::slot::{Ending, Offer, Rest, Sandbox, Slot};
 use crate::watch::Source;
@@ -27,7 +28,7 @@ pub const REMOVE_AGAIN_NS: u64 = 1_000_000;
 const REMOVE_AGAIN_MAX_NS: u64 = 100_000_000;
 
 /// Kept groups are a few dozen kilobytes of the kernel's each. Guess.
-const KEPT_LEAVES_MAX: usize = 256;
+const KEPT_GROUPS_MAX: usize = 256;
 
 impl Daemon {
     /// One message of the builder's or init's. What is none, or comes out of turn, ends the sandbox.
@@ -144,22 +145,22 @@ impl Daemon {
         else {
             return Ok(());
         };
-        sandbox.stage_ns[Stage::Park as usize] = u32::try_from(now_ns() - rest.since_ns).unwrap_or(u32::MAX);
-        let files = if sandbox.is_leaf_known { Vec::new() } else { sandbox.leaf.hand_out() };
+        sandbox.stage_ns[Stage::Park as usize] = short_ns(now_ns() - rest.since_ns);
+        let files = if sandbox.is_leaf_known { Vec::new() } else { sandbox.group.leaf.hand_out() };
         let kinds = files.iter().map(|(file, _)| *file as u8).collect();
         let copies: io::Result<Vec<_>> = files.iter().map(|(_, file)| file.try_clone_to_owned()).collect();
-        let held = sandbox.leaf.held().unwrap_or_default();
+        let held = sandbox.group.leaf.held().unwrap_or_default();
         let event = Event::Ready {
             slot,
             generation: sandbox.generation,
             streams: offer.streams,
-            leaf: sandbox.leaf_of,
+            leaf: sandbox.group.leaf_of,
             files: (!sandbox.is_leaf_known).then_some(kinds),
             stage_ns: std::mem::take(&mut sandbox.stage_ns),
             is_quiet_guess,
             held_memory_bytes: held.memory_bytes,
             held_tasks: held.tasks,
-            before: sandbox.leaf.before(),
+            before: sandbox.group.leaf.before(),
         };
         let about = offer.function.unwrap_or(sandbox.init);
         self.slots[slot as usize] = Slot::Serving { sandbox };
@@ -199,8 +200,8 @@ impl Daemon {
     /// v1: the kernel killed a process of the group; the whole sandbox is to die.
     pub fn check_memory(&mut self, slot: u32) {
         let Some(sandbox) = self.slots[slot as usize].sandbox_mut() else { return };
-        sandbox.leaf.hear_oom();
-        if sandbox.leaf.incidents().is_ok_and(|incidents| incidents.oom_kills == 0) {
+        sandbox.group.leaf.hear_oom();
+        if sandbox.group.leaf.incidents().is_ok_and(|incidents| incidents.oom_kills == 0) {
             return;
         }
         self.end_sandbox(slot, Verdict::OutOfMemory, 0, Failure::OutOfMemoryEarly);
@@ -221,7 +222,7 @@ impl Daemon {
             self.end_unexpectedly(slot);
         }
         if let Slot::Dying { since_ns, exit_ns, .. } = &mut self.slots[slot as usize] {
-            exit_ns.get_or_insert_with(|| u32::try_from(now_ns() - *since_ns).unwrap_or(u32::MAX));
+            exit_ns.get_or_insert_with(|| short_ns(now_ns() - *since_ns));
         }
         self.bury(slot)
     }
@@ -229,7 +230,8 @@ impl Daemon {
     /// A sandbox died that nobody here killed: by the kernel, for memory, or by something that should not be.
     fn end_unexpectedly(&mut self, slot: u32) {
         let sandbox = self.slots[slot as usize].sandbox();
-        let is_oom = sandbox.and_then(|sandbox| sandbox.leaf.incidents().ok()).is_some_and(|seen| seen.oom_kills > 0);
+        let is_oom =
+            sandbox.and_then(|sandbox| sandbox.group.leaf.incidents().ok()).is_some_and(|seen| seen.oom_kills > 0);
         if is_oom {
             self.end_sandbox(slot, Verdict::OutOfMemory, 0, Failure::OutOfMemoryEarly);
         } else {
@@ -244,14 +246,15 @@ impl Daemon {
         let state = &mut self.slots[slot as usize];
         let Slot::Dying { sandbox, exit_ns: Some(exit_ns), .. } = state else { return Ok(()) };
         let exit_ns = *exit_ns;
-        let usage = sandbox.leaf.files().usage().unwrap_or_default();
-        let incidents = sandbox.leaf.incidents().unwrap_or_default();
+        let usage = sandbox.group.leaf.files().usage().unwrap_or_default();
+        let incidents = sandbox.group.leaf.incidents().unwrap_or_default();
         let is_limited = |function: &&Function| function.ablation.keeps(Layer::Cgroup);
-        let function = self.functions.get(&sandbox.function).filter(is_limited);
-        let has_room = self.kept_leaves.len() < KEPT_LEAVES_MAX;
-        let is_kept = function.is_some_and(|of| has_room && sandbox.leaf.make_new(&of.limits, &incidents).is_ok());
-        if !is_kept && sandbox.leaf.remove().is_err() {
-            end_leftovers(&sandbox.leaf);
+        let function = self.functions.get(&sandbox.group.function).filter(is_limited);
+        let has_room = self.kept_groups.len() < KEPT_GROUPS_MAX;
+        let is_kept =
+            function.is_some_and(|of| has_room && sandbox.group.leaf.make_new(&of.limits, &incidents).is_ok());
+        if !is_kept && sandbox.group.leaf.remove().is_err() {
+            end_leftovers(&sandbox.group.leaf);
             if !self.unburied.contains(&slot) {
                 self.unburied.push(slot);
             }
@@ -259,15 +262,15 @@ impl Daemon {
         }
         self.unburied.retain(|other| *other != slot);
         let Slot::Dying { sandbox, end, .. } = std::mem::replace(state, Slot::Empty) else { return Ok(()) };
-        let Sandbox { generation, function, id, leaf, leaf_of, .. } = sandbox;
+        let Sandbox { generation, id, group, .. } = sandbox;
         self.ids.give_back(id);
         if is_kept {
-            if let Some(events) = leaf.oom_events() {
+            if let Some(events) = group.leaf.oom_events() {
                 self.watch.remove(events)?;
             }
-            self.kept_leaves.insert(slot, KeptLeaf { function, leaf, leaf_of });
+            self.kept_groups.insert(slot, group);
         }
-        let cgroup_ns = u32::try_from(now_ns() - started).unwrap_or(u32::MAX);
+        let cgroup_ns = short_ns(now_ns() - started);
         self.conclude(slot, generation, end, Remains { usage, incidents, exit_ns, cgroup_ns, is_leaf_kept: is_kept })
     }
 
@@ -329,14 +332,5 @@ fn end_leftovers(leaf: &Leaf) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         // Orphans are ours: we are PID 1 of M.
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-    }
-}
-
-fn readiness(fd: &OwnedFd) -> PollFlags {
-    let mut entry = [PollFd::new(fd, PollFlags::IN)];
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut entry, Some(&now)) {
-        Ok(_) => entry[0].revents(),
-        Err(_) => PollFlags::empty(),
     }
 }

@@ -11,11 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mayfly_core::ablate::Ablation;
-use mayfly_core::board::now_ns;
+use mayfly_core::board::{now_ns, short_ns};
 use mayfly_core::packet;
 use mayfly_core::protocol::{Birth, Order};
 use mayfly_core::sandbox::{
-    Ahead, Bare, FIRST_OWN_FD, Nest, Originals, Plan, TimeOffsets, UserNamespace, build_and_serve, move_up, userns,
+    Ahead, Bare, DEVICES, FIRST_OWN_FD, Nest, Originals, Plan, TimeOffsets, UserNamespace, build_and_serve, move_up,
+    userns,
 };
 use mayfly_core::stage::{At, SetupError, Stage};
 use mayfly_core::sys;
@@ -93,7 +94,7 @@ fn enter(socket: &OwnedFd) -> io::Result<Originals> {
     let originals = Originals::open()?;
     sys::process::unshare_namespaces(libc::CLONE_NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    for device in ["null", "zero", "full", "random", "urandom"] {
+    for device in DEVICES {
         unmount(format!("/dev/{device}"), UnmountFlags::DETACH)?;
     }
     Ok(originals)
@@ -159,7 +160,7 @@ impl Parent {
         } else {
             (None, None)
         };
-        Ok(Ahead { bare, user, ns: u32::try_from(now_ns() - started).unwrap_or(u32::MAX) })
+        Ok(Ahead { bare, user, ns: short_ns(now_ns() - started) })
     }
 
     fn clone_sandbox(&mut self, order: &Order, descriptors: Vec<OwnedFd>) -> Result<Side, SetupError> {

@@ -58,17 +58,23 @@ pub enum Ending {
     Gone { verdict: Option<Verdict>, detail: u64 },
 }
 
+/// Where a sandbox is limited and counted, and the next one of its slot and function may be.
+#[derive(Debug)]
+pub struct Group {
+    pub function: u32,
+    pub leaf: Leaf,
+    /// The generation for which it was made.
+    pub leaf_of: u32,
+}
+
 /// What a sandbox has before it is a process.
 #[derive(Debug)]
 pub struct Unborn {
     pub generation: u32,
-    pub function: u32,
     pub control: OwnedFd,
     /// The child's end of `control`, until the nursery has it.
     pub control_of_child: Option<OwnedFd>,
-    pub leaf: Leaf,
-    /// The generation for which the group was made.
-    pub leaf_of: u32,
+    pub group: Group,
     /// The worker has its files.
     pub is_leaf_known: bool,
     pub stage_ns: Vec<u32>,
@@ -83,7 +89,6 @@ pub struct Unborn {
 #[derive(Debug)]
 pub struct Sandbox {
     pub generation: u32,
-    pub function: u32,
     /// M's id of its function.
     pub id: u32,
     pub init: Pid,
@@ -91,9 +96,7 @@ pub struct Sandbox {
     pub control: OwnedFd,
     /// Where the kernel names forbidden calls; replaced when the program is started again.
     pub listener: Option<OwnedFd>,
-    pub leaf: Leaf,
-    /// The generation for which the group was made.
-    pub leaf_of: u32,
+    pub group: Group,
     /// The worker has its files.
     pub is_leaf_known: bool,
     pub stage_ns: Vec<u32>,
@@ -164,7 +167,7 @@ impl Slot {
         };
         let since_ns = now_ns();
         // A throttled sandbox would take many periods to die (PITFALLS: 72 ms at 5 %, 0.5 with the quota lifted).
-        let _ = sandbox.leaf.files().lift_cpu_quota();
+        let _ = sandbox.group.leaf.files().lift_cpu_quota();
         // The only error is ESRCH, of one that is dead and waits to be reaped.
         let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
         *self = Slot::Dying { sandbox, end, since_ns, exit_ns: None };

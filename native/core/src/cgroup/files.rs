@@ -249,7 +249,8 @@ impl LimitFiles {
         self.get(File::PidsEvents).map_or(Ok(0), |fd| field(read(fd, &mut [0; 64])?, b"max"))
     }
 
-    fn memory_peak_bytes(&self) -> io::Result<u64> {
+    /// Peak memory alone; 0 where the kernel does not tell it.
+    pub fn memory_peak_bytes(&self) -> io::Result<u64> {
         match self.peak() {
             Some(fd) => counter(read(fd, &mut [0; 32])?),
             None => Ok(0),

@@ -4,12 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::event::PollFlags;
 use serde::{Deserialize, Serialize};
 
 use super::files::{CallLimits, File, LimitFiles};
 use super::format::{counter, field};
 use super::handover::{Controller, Handover};
 use super::nodes;
+use crate::watch::readiness;
 
 /// Page cache and slabs that the dead leave behind, of which the next sandbox may be given no more than this.
 const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -132,7 +134,7 @@ impl Leaf {
     /// The peak stands for the memory where the kernel tells it: a parked sandbox holds about what its build took, and the
     /// file is open.
     pub fn held(&self) -> io::Result<Held> {
-        let peak = self.files().usage()?.memory_peak_bytes;
+        let peak = self.files().memory_peak_bytes()?;
         let memory_bytes = if peak > 0 { peak } else { self.number(Controller::Memory, "memory.current")? };
         Ok(Held { memory_bytes, tasks: self.files().tasks()? })
     }
@@ -154,7 +156,7 @@ impl Leaf {
             return Ok((field_or_zero(&events, b"oom_kill"), field_or_zero(&events, b"oom")));
         };
         // v1 tells of every kill, so that without one there is nothing to read.
-        if !self.has_met_oom && !is_readable(events)? {
+        if !self.has_met_oom && !readiness(events).contains(PollFlags::IN) {
             return Ok((self.before.oom_kills, self.before.memory_limit_hits));
         }
         let oom = self.read(Controller::Memory, "memory.oom_control")?;
@@ -185,11 +187,6 @@ impl Leaf {
         let text = self.read(controller, file)?;
         if text.is_empty() { Ok(0) } else { counter(&text) }
     }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], Some(&now))? > 0)
 }
 
 /// Absent lines belong to kernels or controllers that do not count this.

@@ -27,6 +27,8 @@ use crate::sys;
 
 /// M's id of the owner of every image's files, which every sandbox sees as root and no sandbox's process ever is.
 pub const IMAGE_OWNER_ID: u32 = 1;
+/// All that is in a /dev of ours.
+pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// M's first id of a function. There are as many as slots, and one more, which is the next one's.
 pub const FIRST_ID: u32 = 1000;
 
@@ -188,7 +190,7 @@ impl Stopwatch {
 
     fn lap(&mut self, stage: Stage) {
         let now = crate::board::now_ns();
-        self.stage_ns[stage as usize] = u32::try_from(now.saturating_sub(self.last_ns)).unwrap_or(u32::MAX);
+        self.stage_ns[stage as usize] = crate::board::short_ns(now.saturating_sub(self.last_ns));
         self.last_ns = now;
     }
 }
